@@ -1,0 +1,69 @@
+# source -> run -> page -> book. Knows no science: study.yml says which runs there are, reprolib makes them.
+#
+#   snakemake                          what is missing, on this machine (profiles/default)
+#   snakemake --profile profiles/slurm the same on a cluster
+#   snakemake -n                       what would be done, and why
+#   snakemake --config grid=smoke      the smoke twin
+
+import os
+import sys
+
+from reprolib.grid import Grid
+from reprolib.record import path_of, project_root
+
+GRID_NAME = config.get("grid", "study")
+GRID = Grid.load(GRID_NAME)
+ROOT = str(project_root())
+
+
+def local(path):
+    return os.path.relpath(path, ROOT)
+
+
+RECORDS = {local(path_of(s)): s for s in GRID.specs}
+PAGES = {local(p.output): p for p in GRID.pages.values()}
+SOURCES = {local(p.output): local(p.notebook) for p in GRID.pages.values()}
+
+
+rule all:
+    input:
+        list(PAGES),
+
+
+rule records:
+    input:
+        list(RECORDS),
+
+
+# A record's name holds the hash of everything that decides its content, so that there is nothing else to depend on.
+for path, spec in RECORDS.items():
+
+    rule:
+        name:
+            f"run_{spec.fingerprint}"
+        output:
+            path,
+        params:
+            fingerprint=spec.fingerprint,
+        resources:
+            gpu=0 if spec.testbed.startswith(("tiny", "smoke")) else 1,
+            mem_mb=4000,
+            runtime=60,
+        shell:
+            f"{sys.executable} -m reprolib run --grid {GRID_NAME} --fingerprint {{params.fingerprint}} > /dev/null"
+
+
+for path, page in PAGES.items():
+
+    rule:
+        name:
+            "page_" + page.name.replace("/", "_")
+        input:
+            source=SOURCES[path],
+            records=[local(path_of(s)) for s in page.specs],
+        output:
+            path,
+        params:
+            page=page.name,
+        shell:
+            f"{sys.executable} -m reprolib page --grid {GRID_NAME} {{params.page}}"

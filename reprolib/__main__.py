@@ -1,0 +1,174 @@
+"""The command line: ``reprolib`` or ``python -m reprolib``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from reprolib.errors import ReprolibError, SpecError, unknown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="reprolib", description="Unlearning methods and metrics, and the study built on them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    p = commands.add_parser("run", help="compute one run (or find its record)", description="Compute one run, or all missing ones.")
+    p.add_argument("method", nargs="?", help="see `reprolib methods`")
+    p.add_argument("--testbed", default="tiny/synthetic")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--forget-documents", type=float, default=1.0, metavar="SHARE", help="share of the forget documents given")
+    p.add_argument("--forget-rows", type=float, default=1.0, metavar="SHARE", help="share of each document's rows given")
+    p.add_argument("--precision", default="fp32", help="of the base: fp32, bf16, nf4, int8")
+    p.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a recipe's option, e.g. lr=1e-4")
+    p.add_argument("--fingerprint", help="a run of the grid by its fingerprint (what Snakemake uses)")
+    p.add_argument("--all", action="store_true", help="every run of the grid that has no record yet")
+    p.add_argument("--grid", default="study", help="study or smoke")
+
+    p = commands.add_parser("page", help="execute a page of the book through papermill")
+    p.add_argument("name", nargs="?", help="as `reprolib pages` lists them; all of them by default")
+    p.add_argument("--grid", default="study", help="study or smoke")
+
+    p = commands.add_parser("pages", help="list the pages of the book")
+    p.add_argument("--grid", default="study")
+    p = commands.add_parser("methods", help="list all methods with paper and cost")
+    p = commands.add_parser("status", help="what exists, what is missing, what failed")
+    p.add_argument("--grid", default="study")
+    p = commands.add_parser("testbed", help="train and check a target and its twin")
+    p.add_argument("name", nargs="?", default="tiny/synthetic")
+    p.add_argument("--seed", type=int, default=0)
+
+    commands.add_parser("smoke", help="the whole flow at toy size, nothing reused")
+
+    args = parser.parse_args(argv)
+    try:
+        return {"run": _run, "page": _page, "pages": _pages, "methods": _methods, "status": _status, "testbed": _testbed, "smoke": _smoke}[
+            args.command
+        ](args)
+    except ReprolibError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+def _run(args) -> int:
+    from reprolib import experiment
+    from reprolib.grid import Grid
+    from reprolib.record import path_of
+    from reprolib.spec import Spec
+
+    if args.all:
+        missing = Grid.load(args.grid).missing()
+        failures = 0
+        for n, spec in enumerate(missing, 1):
+            print(f"[{n}/{len(missing)}] {spec.method} on {spec.testbed}: {spec.slug}", file=sys.stderr)
+            try:
+                experiment.run(spec)
+            except ReprolibError:
+                raise
+            except Exception as e:  # one broken run must not keep the others from being made
+                failures += 1
+                print(f"  failed: {type(e).__name__}: {e} (kept in results/failed)", file=sys.stderr)
+        return 1 if failures else 0
+    if args.fingerprint:
+        by_name = {s.fingerprint: s for s in Grid.load(args.grid).specs}
+        if args.fingerprint not in by_name:
+            raise SpecError(f"no run of the {args.grid} grid has fingerprint {args.fingerprint}; see `reprolib status`.")
+        spec = by_name[args.fingerprint]
+    else:
+        if not args.method:
+            raise SpecError("run: name a method (see `reprolib methods`), or give --all.")
+        spec = Spec(
+            testbed=args.testbed, method=args.method, seed=args.seed, precision=args.precision,
+            forget_documents=args.forget_documents, forget_rows=args.forget_rows, options=_options(args.option),
+        )  # fmt: skip
+    record = experiment.run(spec)
+    print(json.dumps({"record": str(path_of(spec)), "status": record.status, **record.metrics}, indent=1))
+    return 0
+
+
+def _smoke(args) -> int:
+    from reprolib import smoke
+
+    return smoke.main()
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, eq, value = pair.partition("=")
+        if not eq:
+            raise SpecError(f"option {pair!r} must have the form NAME=VALUE, e.g. lr=1e-4.")
+        try:
+            out[name] = int(value)
+        except ValueError:
+            try:
+                out[name] = float(value)
+            except ValueError:
+                out[name] = value
+    return out
+
+
+def _page(args) -> int:
+    from reprolib import runner
+    from reprolib.grid import Grid
+
+    pages = Grid.load(args.grid).pages
+    if args.name and args.name not in pages:
+        raise SpecError(unknown("page", args.name, pages))
+    for page in [pages[args.name]] if args.name else pages.values():
+        print(f"page {page.name}", file=sys.stderr)
+        runner.execute(page.notebook, page.output, page.parameters)
+    return 0
+
+
+def _pages(args) -> int:
+    from reprolib.grid import Grid
+
+    for page in Grid.load(args.grid).pages.values():
+        print(f"{page.name:36} {len(page.specs):4} runs   {page.notebook.name}")
+    return 0
+
+
+def _methods(args) -> int:
+    from reprolib.recipes import BASELINES, recipes
+
+    for name, r in recipes().items():
+        if name not in BASELINES:
+            stages = r.build({})
+            print(f"{name:22} {len(stages)} stage{'s' if len(stages) != 1 else ''}   {r.card.cost}\n{'':22} {r.card.paper}")
+    return 0
+
+
+def _status(args) -> int:
+    from reprolib.grid import Grid
+    from reprolib.record import path_of, read, results_dir
+
+    grid = Grid.load(args.grid)
+    for name, specs in grid.blocks.items():
+        counts = {"done": 0, "diverged": 0, "missing": 0, "failed": 0}
+        for s in specs:
+            path = path_of(s)
+            failed = (results_dir() / "failed" / path.name).exists()
+            counts[read(path).status if path.exists() else "failed" if failed else "missing"] += 1
+        print(f"{name:18} {len(specs):4} runs   " + "   ".join(f"{v} {k}" for k, v in counts.items() if v))
+    print("`make study` computes what is missing.")
+    return 0
+
+
+def _testbed(args) -> int:
+    from reprolib.models import memorise
+    from reprolib.models.testbeds import testbed
+
+    bed = testbed(args.name)
+    for name, value in memorise.check(bed, args.seed).items():
+        print(f"{name:28} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

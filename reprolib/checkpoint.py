@@ -1,0 +1,106 @@
+"""Checkpoints of a run: safetensors and JSON only, written to a temporary file and renamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from reprolib.errors import RecordError
+
+# "base/": weights of the whole model that earlier stages changed; "movable/": weights of the present stage;
+# "optim/<parameter number>/<name>": optimizer state.
+
+
+@dataclass
+class State:
+    meta: dict[str, Any]
+    base: dict[str, torch.Tensor]
+    movable: dict[str, torch.Tensor]
+    optim: dict[str, torch.Tensor]
+
+    def restore(self, movable: Mapping[str, nn.Parameter], optimizer, scheduler) -> None:
+        """Put weights, optimizer state and learning rates back. A checkpoint at a stage's start holds none of them."""
+        if not self.movable:
+            return
+        with torch.no_grad():
+            for name, p in movable.items():
+                p.copy_(self.movable[name])
+        own = optimizer.state_dict()
+        entries: dict[int, dict[str, Any]] = {}
+        for key, tensor in self.optim.items():
+            number, name = key.split("/")
+            entries.setdefault(int(number), {})[name] = tensor
+        optimizer.load_state_dict({"state": entries, "param_groups": self.meta["param_groups"]})
+        assert len(own["param_groups"]) == len(self.meta["param_groups"])
+        scheduler.load_state_dict(self.meta["scheduler"])
+
+
+class Checkpoint:
+    """One file that each save replaces. A file that cannot be read is put aside, and the run starts again."""
+
+    def __init__(self, path: Path, fingerprint: str):
+        self.path, self.fingerprint = Path(path), fingerprint
+
+    def load(self) -> State | None:
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as f:
+                meta = json.loads(f.metadata()["meta"])
+                tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as e:
+            aside = self.path.with_suffix(".corrupt")
+            os.replace(self.path, aside)
+            print(f"checkpoint {self.path} cannot be read ({e}); moved to {aside.name}, the run starts from its beginning.")
+            return None
+        if meta["fingerprint"] != self.fingerprint:
+            raise RecordError(f"checkpoint {self.path} belongs to run {meta['fingerprint']}, not {self.fingerprint}; remove it.")
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        return State(meta, part("base/"), part("movable/"), part("optim/"))
+
+    def save(self, stage: int, step: int, outcome, lm: nn.Module, movable: Mapping[str, nn.Parameter], optimizer, scheduler) -> None:
+        """After a step of a stage. Weights that earlier stages changed but this one does not move are saved too."""
+        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        state = inner.state_dict()
+        tensors = {f"movable/{k}": v.detach() for k, v in movable.items()}
+        for number, values in state["state"].items():
+            tensors |= {f"optim/{number}/{k}": torch.as_tensor(v).detach() for k, v in values.items()}
+        if stage > 0:
+            tensors |= {f"base/{k}": v for k, v in self._base.items()}
+        meta = {"param_groups": state["param_groups"], "scheduler": _plain_scheduler(scheduler)}
+        self._write(tensors, stage, step, outcome, meta)
+
+    def save_stage(self, stage: int, outcome, lm: nn.Module) -> None:
+        """At the start of a later stage: all weights, no optimizer."""
+        self._base = {k: v.detach().clone().cpu() for k, v in lm.state_dict().items()}
+        self._write({f"base/{k}": v for k, v in self._base.items()}, stage, 0, outcome, {})
+
+    _base: dict[str, torch.Tensor] = {}
+
+    def _write(self, tensors: dict[str, torch.Tensor], stage: int, step: int, outcome, meta: dict[str, Any]) -> None:
+        meta |= {"fingerprint": self.fingerprint, "stage": stage, "step": step, "outcome": dataclasses.asdict(outcome)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(f".{os.getpid()}.part")
+        # clones, since tied weights share memory, which safetensors refuses
+        save_file({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, part, metadata={"meta": json.dumps(meta)})
+        os.replace(part, self.path)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.exists() and not any(self.path.parent.iterdir()):
+            shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def _plain_scheduler(scheduler) -> dict[str, Any]:
+    return {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"} | {"lr_lambdas": [None]}

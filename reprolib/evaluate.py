@@ -1,0 +1,265 @@
+"""From a model to numbers: one teacher-forced pass, one generation pass, per-row scores kept.
+
+The teacher-forced pass feeds NLL, exact memorisation, extraction strength, the loss attack, the choice
+questions and KL. It also decides most of the generation pass: where every argmax under teacher forcing
+equals the label, EOS included, greedy decoding must produce exactly that answer, so that only the other
+rows are generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from reprolib.corpus.batching import Tokens, as_text, collate, encode, encode_rows
+from reprolib.corpus.rows import Corpus, Row, select
+from reprolib.metrics import lume, memorisation, privacy, utility
+from reprolib.models.policy import Cached, Policy, cache_reference, causal_lm, score
+
+MAX_NEW_TOKENS = 256  # the organisers' limit
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A corpus, tokenised once for all evaluations with one tokenizer."""
+
+    corpus: Corpus
+    tokenizer: object
+    rows: dict[str, tuple[Row, ...]]
+    tokens: dict[str, Tokens]
+    world: Tokens  # the true answer and the wrong options of each question, in turn
+    target: Cached | None = None  # the target's logits on the retain rows, for KL
+
+    @classmethod
+    def of(cls, corpus: Corpus, tokenizer, target: nn.Module | None = None) -> Examination:
+        rows = {
+            "forget": corpus["forget"],
+            "retain": corpus["retain"],
+            "holdout": select(corpus["holdout"], kind="sc"),  # non-members of the loss attack
+        }
+        tokens = {
+            # whole documents are scored for the attack; the answer's part of them for everything else
+            g: encode_rows(tokenizer, r, ["all" if x.kind == "sc" else "answer" for x in r])
+            for g, r in rows.items()
+        }
+        options = [(r.input, o) for r in corpus["world"] for o in (r.output, *r.perturbed)]
+        world = encode(tokenizer, [p for p, _ in options], [o for _, o in options])
+        cached = None
+        if target is not None:
+            answers = encode_rows(tokenizer, rows["retain"])
+            cached = cache_reference(Policy(target), answers, "logits")
+        return cls(corpus, tokenizer, rows, tokens, world, cached)
+
+
+@dataclass(slots=True)
+class Scores:
+    """Per-row results of the teacher-forced pass (nats; shares)."""
+
+    nll: dict[str, np.ndarray] = field(default_factory=dict)  # mean over the answer's tokens
+    em: dict[str, np.ndarray] = field(default_factory=dict)  # exact memorisation
+    es: dict[str, np.ndarray] = field(default_factory=dict)  # extraction strength
+    exact: dict[str, np.ndarray] = field(default_factory=dict)  # all argmaxes right, EOS included: greedy output = answer
+    document: dict[str, np.ndarray] = field(default_factory=dict)  # mean NLL of the whole text (completion rows; else NaN)
+    world: np.ndarray | None = None  # 1 where the true option is the likeliest
+    kl: np.ndarray | None = None  # to the target, per retain row
+
+
+@torch.no_grad()
+def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> Scores:
+    """One pass over all rows. Leaves the model in evaluation mode."""
+    policy = Policy(lm).eval()
+    out = Scores()
+    for group, tokens in exam.tokens.items():
+        n = len(tokens)
+        columns = {k: np.full(n, np.nan) for k in ("nll", "em", "es", "exact", "document")}
+        kl = np.full(n, np.nan) if group == "retain" and exam.target else None
+        for indices, scored in score(policy, tokens, range(n), max_tokens):
+            logp = scored.token_logp.double().cpu().numpy()
+            labels, guesses = scored.labels.cpu().numpy(), scored.logits.argmax(-1).cpu().numpy()
+            divergence = _kl(scored, tokens, indices, exam.target) if kl is not None else None
+            at = 0
+            for b, i in enumerate(indices):
+                size, answer = tokens.n_labels(i), len(tokens.ids[i]) - tokens.prompt[i]
+                here = slice(at + size - answer, at + size)
+                columns["nll"][i] = -logp[here].mean()
+                columns["em"][i] = memorisation.exact_memorisation(guesses[here], labels[here], drop_last=True)
+                columns["es"][i] = memorisation.extraction_strength(guesses[here], labels[here], drop_last=True)
+                columns["exact"][i] = float((guesses[here] == labels[here]).all())
+                if tokens.labels[i] == "all":
+                    # the attack reads the text alone, without the EOS that training appended
+                    columns["document"][i] = -logp[at : at + size - 1].mean()
+                if divergence is not None:
+                    kl[i] = divergence[b]
+                at += size
+        for name, values in columns.items():
+            getattr(out, name)[group] = values
+        if kl is not None:
+            out.kl = kl
+    if len(exam.world):
+        nll = np.empty(len(exam.world))
+        for indices, scored in score(policy, exam.world, range(len(exam.world)), max_tokens):
+            sizes = np.array([exam.world.n_labels(i) for i in indices])
+            nll[indices] = -scored.sequence_logp.double().cpu().numpy() / sizes
+        out.world = utility.choice_accuracy(nll.reshape(len(exam.corpus["world"]), -1))
+    return out
+
+
+def _kl(scored, tokens: Tokens, indices: Sequence[int], target: Cached) -> list[float]:
+    """Mean KL(target || model) over the answer tokens of each row, in nats."""
+    from reprolib.objectives.likelihood import kl_divergence
+
+    sizes = [tokens.n_labels(i) for i in indices]
+    answers = [len(tokens.ids[i]) - tokens.prompt[i] for i in indices]
+    logits = [x[-a:] for x, a in zip(scored.logits.split(sizes), answers, strict=True)]
+    return [
+        float(kl_divergence(x, target.logits[i].to(x.device)).mean()) for x, i in zip(logits, indices, strict=True)
+    ]
+
+
+def measure(lm: nn.Module, exam: Examination) -> dict[str, float]:
+    """Cheap measures for the trajectory: everything the teacher-forced pass knows, as means."""
+    return summarise(teacher_forced(lm, exam), exam)
+
+
+def summarise(s: Scores, exam: Examination) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for group in exam.rows:
+        kinds = np.array([r.kind for r in exam.rows[group]])
+        for name in ("nll", "em", "es"):
+            if len(kinds):
+                out[f"{group}/{name}"] = float(getattr(s, name)[group].mean())
+        for kind in ("sc", "qa"):
+            at = kinds == kind
+            if at.any():
+                out[f"{group}/{kind}/em"] = float(s.em[group][at].mean())
+                if kind == "qa":
+                    out[f"{group}/questions"] = float(s.exact[group][at].mean())
+    member, non = (-s.document[g][np.isfinite(s.document[g])] for g in ("forget", "holdout"))
+    if len(member) and len(non):
+        out["attack/auc"] = privacy.auc(member, non)
+    if s.world is not None:
+        out["world/accuracy"] = float(s.world.mean())
+    if s.kl is not None:
+        out["retain/kl"] = float(s.kl.mean())
+    return out
+
+
+@torch.no_grad()
+def generate(
+    lm: nn.Module, tokenizer, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS, batch_tokens: int = 8192,
+    progress: bool = False, title: str = "generate",
+) -> list[str]:  # fmt: skip
+    """Greedy continuations as text, special tokens skipped, as the organisers' script decodes.
+
+    Sorted by length, left-padded, cached; rows that have ended leave the batch.
+    """
+    from transformers import DynamicCache
+
+    inner = causal_lm(lm)
+    to = next(lm.parameters()).device
+    ids = as_text(tokenizer, prompts)
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
+    texts = [""] * len(prompts)
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and (len(batches[-1]) + 1) * (len(ids[i]) + 32) <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    for batch in tqdm(batches, desc=title, unit="batch", disable=not progress, mininterval=2):
+        width = max(len(ids[i]) for i in batch)
+        tokens = torch.full((len(batch), width), pad, device=to)
+        mask = torch.zeros((len(batch), width), dtype=torch.long, device=to)
+        for b, i in enumerate(batch):
+            tokens[b, width - len(ids[i]) :] = torch.tensor(ids[i], device=to)
+            mask[b, width - len(ids[i]) :] = 1
+        alive, new = list(batch), {i: [] for i in batch}
+        cache, step = DynamicCache(config=inner.config), tokens
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        for _ in range(max_new_tokens):
+            out = inner(
+                input_ids=step, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            best = out.logits[:, -1].argmax(-1)
+            going = (best != eos).nonzero()[:, 0]
+            for b in going.tolist():
+                new[alive[b]].append(int(best[b]))
+            if len(going) == 0:
+                break
+            if len(going) < len(alive):
+                alive = [alive[b] for b in going.tolist()]
+                cache.batch_select_indices(going)
+                mask = mask[going]
+            step = best[going, None]
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+            position = mask.sum(1, keepdim=True) - 1
+        for i in batch:
+            texts[i] = tokenizer.decode(new[i], skip_special_tokens=True)
+    return texts
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Numbers of one model: ``metrics`` by name, and ``rows``: columns of per-row scores (no text)."""
+
+    metrics: dict[str, float]
+    rows: dict[str, list]
+
+
+def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: str = "evaluate") -> Evaluation:
+    """All metrics of the study for one model (SemEval/LUME score, memorisation, attack, utility, KL).
+
+    ``rows`` has one entry per forget and retain row, in corpus order, then holdout documents and world
+    questions; documents are running numbers, so that no text of the data leaves with a record.
+    """
+    s = teacher_forced(lm, exam)
+    metrics = summarise(s, exam)
+    rows: dict[str, list] = {k: [] for k in ("group", "task", "kind", "document", "score", "nll", "em", "es", "text_nll")}
+    number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in exam.corpus.groups.values() for r in g))}
+    twelve: dict[str, list] = {k: [] for k in ("group", "task", "kind", "score")}
+    for group in ("forget", "retain"):
+        members = exam.rows[group]
+        unknown = [i for i in range(len(members)) if not s.exact[group][i]]
+        texts = generate(lm, exam.tokenizer, [members[i].input for i in unknown], progress=progress, title=f"{title}: {group}")
+        written = dict(zip(unknown, texts, strict=True))
+        for i, r in enumerate(members):
+            text = written.get(i, r.output)
+            value = (lume.rouge_l_recall if r.kind == "sc" else lume.knowledge)(r.output, text)
+            for key, v in zip(twelve, (group, r.task, r.kind, value), strict=True):
+                twelve[key].append(v)
+            _append(rows, group, r, number, value, s, i)
+    for i, r in enumerate(exam.rows["holdout"]):
+        _append(rows, "holdout", r, number, None, s, i)
+    for i, r in enumerate(exam.corpus["world"]):
+        for key, v in zip(rows, ("world", r.task, r.kind, number[r.document], float(s.world[i]), None, None, None, None), strict=True):
+            rows[key].append(v)
+    metrics |= official(twelve, metrics)
+    return Evaluation(metrics, rows)
+
+
+def _append(rows: dict[str, list], group: str, r: Row, number: dict, value, s: Scores, i: int) -> None:
+    text = s.document[group][i]
+    entry = (group, r.task, r.kind, number[r.document], value, s.nll[group][i], s.em[group][i], s.es[group][i], text)
+    for key, v in zip(rows, entry, strict=True):
+        if isinstance(v, float | np.floating):
+            v = round(float(v), 4) if np.isfinite(v) else None  # four digits: records stay small
+        rows[key].append(v)
+
+
+def official(rows: dict[str, list], metrics: dict[str, float]) -> dict[str, float]:
+    """The SemEval-2025 Task 4 score and its parts. ``rows``: columns group, task, kind, score."""
+    parts = lume.twelve(rows)
+    out = {f"lume/{k}": v for k, v in parts.items()}
+    out["lume/task_aggregate"] = lume.task_aggregate(list(parts.values()))
+    out["lume/task_aggregate_floored"] = lume.floored_aggregate(list(parts.values()))
+    if "attack/auc" in metrics:
+        out["lume/mia"] = lume.mia_score(metrics["attack/auc"])
+        if "world/accuracy" in metrics:
+            out["lume/final"] = lume.final_score(out["lume/task_aggregate"], out["lume/mia"], metrics["world/accuracy"])
+    return out

@@ -1,0 +1,95 @@
+"""``study.yml``: which runs and pages there are. Knows no science, starts nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reprolib.errors import SpecError, unknown
+from reprolib.record import path_of, project_root, results_dir
+from reprolib.spec import Spec
+
+KEYS = ("testbed", "method", "options", "forget_documents", "forget_rows", "precision")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An executed notebook of the book."""
+
+    name: str
+    notebook: Path
+    parameters: Mapping[str, Any]
+    specs: tuple[Spec, ...]
+
+    @property
+    def output(self) -> Path:
+        return results_dir() / "notebooks" / f"{self.name}.ipynb"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The study, or its smoke twin (``Grid.load("smoke")``)."""
+
+    seeds: tuple[int, ...]
+    blocks: Mapping[str, tuple[Spec, ...]]
+    pages: Mapping[str, Page]
+
+    @classmethod
+    def load(cls, name: str = "study", path: Path | None = None) -> Grid:
+        path = path or project_root() / "study.yml"
+        if not path.exists():
+            raise SpecError(f"{path} not found; run this inside the project (the folder that holds study.yml).")
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for key in raw:
+            if key not in ("seeds", "blocks", "pages", "smoke"):
+                raise SpecError(f"{path}: " + unknown("key", key, ("seeds", "blocks", "pages", "smoke")))
+        if name not in ("study", "smoke"):
+            raise SpecError(unknown("grid", name, ("study", "smoke")))
+        small = raw.get("smoke", {}) if name == "smoke" else {}
+        seeds = tuple(small.get("seeds", raw["seeds"]))
+        blocks = {b: tuple(_expand(b, axes, seeds, small, path)) for b, axes in raw["blocks"].items()}
+        pages = {}
+        for page, entry in raw["pages"].items():
+            wrong = [b for b in entry.get("blocks", []) if b not in blocks]
+            if wrong:
+                raise SpecError(f"{path}, page {page}: " + unknown("block", wrong[0], blocks))
+            specs = tuple(s for b in entry.get("blocks", []) for s in blocks[b])
+            parameters = dict(entry.get("parameters", {}))
+            if small and entry.get("blocks"):
+                if any(blocks[b] == () for b in entry["blocks"]):
+                    continue  # the page needs data that the smoke grid leaves out
+                parameters |= {"testbed": "smoke/synthetic", "seed": seeds[0]}
+                if page == "ablations/forget_set_size":
+                    parameters |= {k: list(v) for k, v in small["shares"].items()}
+            pages[page] = Page(page, path.parent / entry["notebook"], parameters, specs)
+        return cls(seeds, blocks, pages)
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """Every run once, in the order of the file."""
+        return tuple({s.fingerprint: s for specs in self.blocks.values() for s in specs}.values())
+
+    def missing(self) -> tuple[Spec, ...]:
+        return tuple(s for s in self.specs if not path_of(s).exists())
+
+
+def _expand(block: str, axes: Mapping[str, Any], seeds: tuple[int, ...], small: Mapping[str, Any], path: Path):
+    for key in axes:
+        if key not in KEYS:
+            raise SpecError(f"{path}, block {block}: " + unknown("key", key, KEYS))
+    axes = dict(axes)
+    if small:
+        swap = small["testbeds"].get(axes["testbed"], axes["testbed"])
+        if swap is None:
+            return
+        axes["testbed"] = swap
+        axes |= {k: v for k, v in small["shares"].items() if k in axes}
+    lists = {k: v if isinstance(v, list) else [v] for k, v in axes.items()}
+    for seed in seeds:
+        for values in itertools.product(*lists.values()):
+            yield Spec.from_dict({**dict(zip(lists, values, strict=True)), "seed": seed})

@@ -1,0 +1,431 @@
+"""Intervals and comparisons: cluster bootstrap over documents, seeds, gap closed, matched levels.
+
+Rows of one document are dependent, so every bootstrap here resamples *documents* (clusters), never
+rows. A statistic is any pure function ``statistic(columns) -> float`` of a dict of equally long
+arrays; it sees resampled columns of the same names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from reprolib.errors import ReprolibError
+from reprolib.metrics.card import Card
+
+Columns = Mapping[str, Any]  # name -> array of shape [rows, ...]
+Statistic = Callable[[dict[str, np.ndarray]], float]
+Run = tuple[Columns, Any, Any]  # columns, cluster, strata (or None)
+
+
+class MetricError(ReprolibError):
+    """A metric was given values that it is not defined for."""
+
+
+class Interval(NamedTuple):
+    """A point estimate with its bootstrap interval. ``low`` and ``high`` are NaN if they cannot be had."""
+
+    estimate: float
+    low: float
+    high: float
+    n_documents: int
+
+
+class SeedsInterval(NamedTuple):
+    """A mean over seeds with its Student-t interval."""
+
+    estimate: float
+    low: float
+    high: float
+    n_seeds: int
+
+
+class Matched(NamedTuple):
+    """Value of ``y`` where ``x`` first crosses a level; ``position`` is a fractional index (2.5: between 2 and 3)."""
+
+    value: float
+    position: float
+    reached: bool
+
+
+CARDS: dict[str, Card] = {
+    c.name: c
+    for c in (
+        Card(
+            name="gap_closed",
+            label="Gap closed",
+            unit="share",
+            low=None,
+            high=None,
+            better="twin",
+            source="this study: (m - target) / (twin - target)",
+            trap="1 is the retrained twin, above 1 is beyond it and not better; NaN where target and twin agree.",
+        ),
+    )
+}
+
+
+# --- checks shared by the modules of this package ------------------------------------------------
+
+
+def vector(name: str, values: Any, *, ndim: int = 1, finite: bool = True) -> np.ndarray:
+    """``values`` as a float64 array of ``ndim`` axes, not empty, without NaN (and infinities if ``finite``)."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise MetricError(
+            f"{name} must be numbers; got {type(values).__name__}; allowed: a {ndim}-axis array of floats. "
+            "Convert it to a numeric array first."
+        ) from None
+    if array.ndim != ndim or array.size == 0:
+        raise MetricError(
+            f"{name} has shape {array.shape}; allowed: {ndim} axis/axes with at least one value. "
+            "Check that the rows were selected and reshaped as meant."
+        )
+    bad = ~np.isfinite(array) if finite else np.isnan(array)
+    if bad.any():
+        raise MetricError(
+            f"{name} has {int(bad.sum())} value(s) that are {'not finite' if finite else 'NaN'}, the first at index "
+            f"{tuple(int(i) for i in np.argwhere(bad)[0])}; allowed: {'finite numbers' if finite else 'no NaN'}. "
+            "Look for a diverged model or an empty answer in that row."
+        )
+    return array
+
+
+def share(name: str, value: float) -> float:
+    """``value`` as a float in [0, 1]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise MetricError(
+            f"{name} must be a number; got {value!r}; allowed: 0 to 1. Pass one finished score."
+        ) from None
+    if not 0.0 <= number <= 1.0:  # also catches NaN
+        raise MetricError(
+            f"{name} is {number}; allowed: 0 to 1. Divide percentages by 100, and look for an empty group if it is NaN."
+        )
+    return number
+
+
+def _level(level: float) -> float:
+    if not 0.0 < level < 1.0:
+        raise MetricError(f"level is {level!r}; allowed: strictly between 0 and 1. Use 0.95 for a 95 % interval.")
+    return float(level)
+
+
+def _count(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise MetricError(f"n is {n!r}; allowed: a whole number of resamples, 1 or more. 2000 is the default.")
+    return int(n)
+
+
+# --- resampling ----------------------------------------------------------------------------------
+
+
+def _columns(columns: Columns, rows: int) -> dict[str, np.ndarray]:
+    if not isinstance(columns, Mapping) or not columns:
+        raise MetricError(
+            f"columns must be a non-empty dict of arrays; got {type(columns).__name__}; "
+            "allowed: {'score': array, ...}. Name every array that the statistic reads."
+        )
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    for name, array in arrays.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise MetricError(
+                f"column {name!r} has shape {array.shape}; allowed: {rows} rows, as many as `cluster` has. "
+                "Build all columns from the same rows."
+            )
+    return arrays
+
+
+class _Plan:
+    """Rows sorted by cluster, and the clusters of each stratum: what resampling documents needs."""
+
+    def __init__(self, cluster: Any, strata: Any = None) -> None:
+        labels = np.asarray(cluster)
+        if labels.ndim != 1 or labels.size == 0:
+            raise MetricError(
+                f"cluster has shape {labels.shape}; allowed: one document key per row, at least one row. "
+                "Pass the `document` field of each row."
+            )
+        self.rows = len(labels)
+        self.labels, codes = np.unique(labels, return_inverse=True)
+        codes = codes.reshape(-1)
+        self.order = np.argsort(codes, kind="stable")
+        self.sizes = np.bincount(codes)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        if strata is None:
+            stratum_of_row = np.zeros(self.rows, dtype=np.intp)
+            self.stratum_labels = np.zeros(1, dtype=np.intp)
+        else:
+            stratum_labels = np.asarray(strata)
+            if stratum_labels.shape != labels.shape:
+                raise MetricError(
+                    f"strata has shape {stratum_labels.shape}; allowed: {labels.shape}, one key per row. "
+                    "Build it from the same rows, e.g. group + '/' + task."
+                )
+            self.stratum_labels, stratum_of_row = np.unique(stratum_labels, return_inverse=True)
+            stratum_of_row = stratum_of_row.reshape(-1)
+        self.stratum = stratum_of_row[self.order[self.starts]]  # of each cluster
+        split = np.flatnonzero(stratum_of_row != self.stratum[codes])
+        if split.size:
+            raise MetricError(
+                f"document {self.labels[codes[split[0]]]!r} has rows in two strata; allowed: one stratum per document. "
+                "Use strata that hold whole documents (group x task), or document keys that are unique across groups."
+            )
+        self.members = [np.flatnonzero(self.stratum == s) for s in range(len(self.stratum_labels))]
+
+    @property
+    def n(self) -> int:
+        return len(self.labels)
+
+    @property
+    def degenerate(self) -> bool:
+        """True if resampling can change nothing: every stratum has a single document."""
+        return all(len(m) < 2 for m in self.members)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Clusters drawn with replacement, as many per stratum as it has."""
+        return np.concatenate([m[rng.integers(0, len(m), len(m))] for m in self.members])
+
+    def index(self, picks: np.ndarray) -> np.ndarray:
+        """Row numbers of the drawn clusters, each cluster whole."""
+        sizes = self.sizes[picks]
+        ends = np.cumsum(sizes)
+        offset = np.repeat(self.starts[picks] - (ends - sizes), sizes)
+        return self.order[offset + np.arange(ends[-1])]
+
+
+def _take(columns: Mapping[str, np.ndarray], index: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: array[index] for name, array in columns.items()}
+
+
+def _percentiles(replicates: np.ndarray, level: float) -> tuple[float, float]:
+    if np.isnan(replicates).any():
+        return math.nan, math.nan
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap(
+    columns: Columns,
+    cluster: Any,
+    statistic: Statistic,
+    *,
+    strata: Any = None,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of ``statistic`` from resampling whole documents.
+
+    Each of the ``n`` replicates draws, within every stratum, as many documents as it has, with
+    replacement, and takes all rows of a drawn document together. The interval is the
+    ``(1 ± level) / 2`` quantiles of the replicates; the estimate is the statistic of the data itself.
+
+    ``columns``: dict of arrays [rows, ...]; ``cluster``: document key [rows]; ``strata``: key [rows],
+    constant within a document (group x task keeps every cell filled). Unit and range are the
+    statistic's. The result does not depend on the order of the rows, up to rounding, if the
+    statistic does not. ``low`` and ``high`` are NaN if every stratum has one document only (no
+    spread can be seen) or if the statistic is NaN in any replicate. A stratum with one document
+    adds no spread: the interval is then too narrow.
+
+    Source: Efron and Tibshirani 1993, ch. 8 and 13; Davison and Hinkley 1997, section 3.8.
+    Raises MetricError for columns, clusters or strata of unequal length, and a document in two strata.
+    """
+    level, n = _level(level), _count(n)
+    plan = _Plan(cluster, strata)
+    data = _columns(columns, plan.rows)
+    estimate = float(statistic(dict(data)))
+    if plan.degenerate:
+        return Interval(estimate, math.nan, math.nan, plan.n)
+    rng = np.random.default_rng(seed)
+    replicates = np.array([float(statistic(_take(data, plan.index(plan.draw(rng))))) for _ in range(n)])
+    return Interval(estimate, *_percentiles(replicates, level), plan.n)
+
+
+def paired_difference(
+    columns_a: Columns,
+    columns_b: Columns,
+    cluster: Any,
+    statistic: Statistic,
+    *,
+    strata: Any = None,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of ``statistic(a) - statistic(b)`` for two methods scored on the same rows.
+
+    Both sides get the same drawn documents in each replicate, so what is common to a document
+    cancels. Row ``i`` of ``columns_a`` and of ``columns_b`` must be the same row of the corpus, with
+    document ``cluster[i]``. Otherwise as `bootstrap`; positive where ``a`` is larger.
+
+    Raises MetricError as `bootstrap` does, also if the two sides differ in the number of rows.
+    """
+    level, n = _level(level), _count(n)
+    plan = _Plan(cluster, strata)
+    a, b = _columns(columns_a, plan.rows), _columns(columns_b, plan.rows)
+    estimate = float(statistic(dict(a))) - float(statistic(dict(b)))
+    if plan.degenerate:
+        return Interval(estimate, math.nan, math.nan, plan.n)
+    rng = np.random.default_rng(seed)
+    replicates = np.empty(n)
+    for i in range(n):
+        index = plan.index(plan.draw(rng))
+        replicates[i] = float(statistic(_take(a, index))) - float(statistic(_take(b, index)))
+    return Interval(estimate, *_percentiles(replicates, level), plan.n)
+
+
+def seeds_interval(values: Any, level: float = 0.95) -> SeedsInterval:
+    """Mean over seeds with a Student-t interval: mean ± t((1+level)/2; S-1) · s / sqrt(S).
+
+    ``values``: one finished score per seed, shape [S]; s is the standard deviation with S - 1. With
+    one seed ``low`` and ``high`` are NaN: one seed says nothing on the spread. Unit is that of the
+    values; the interval may leave the metric's range, since it assumes normal scores.
+
+    Raises MetricError for an empty list or a score that is not finite.
+    """
+    level = _level(level)
+    scores = vector("values (one score per seed)", values)
+    mean, seeds = float(scores.mean()), len(scores)
+    if seeds < 2:
+        return SeedsInterval(mean, math.nan, math.nan, seeds)
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + level) / 2, seeds - 1)) * float(scores.std(ddof=1)) / math.sqrt(seeds)
+    return SeedsInterval(mean, mean - half, mean + half, seeds)
+
+
+def combined_interval(
+    runs: Sequence[Run],
+    statistic: Statistic,
+    *,
+    shared: bool = False,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of ``statistic`` over seeds, with an interval for seeds and documents together.
+
+    ``runs`` holds per seed ``(columns, cluster, strata)``; strata may be None. Each replicate draws S
+    seeds with replacement, then documents within each drawn seed (as `bootstrap`), and averages the
+    S statistics. The estimate is the mean of the S statistics of the data itself.
+
+    ``shared=False`` draws documents anew for each drawn seed: right if every seed has its own
+    documents. If all seeds were scored on the *same* documents, their sampling error is common and
+    does not average out: use ``shared=True``, which draws the documents once per replicate (the
+    interval is wider). With few seeds S the resampling understates the spread between seeds by
+    about the factor sqrt((S-1)/S); read it beside `seeds_interval`. With one seed it is the document
+    interval alone. ``n_documents`` counts distinct documents over all seeds; NaN as in `bootstrap`.
+
+    Source: Davison and Hinkley 1997, section 3.8 (hierarchical data).
+    Raises MetricError for no runs, a run that is no triple, or ``shared=True`` with unequal documents.
+    """
+    level, n = _level(level), _count(n)
+    if not isinstance(runs, Sequence) or not runs:
+        raise MetricError(
+            f"runs is {'empty' if isinstance(runs, Sequence) else type(runs).__name__}; allowed: a list with one "
+            "(columns, cluster, strata) per seed. Pass at least one seed."
+        )
+    plans: list[_Plan] = []
+    data: list[dict[str, np.ndarray]] = []
+    for i, run in enumerate(runs):
+        if not isinstance(run, (tuple, list)) or len(run) != 3:
+            raise MetricError(
+                f"runs[{i}] is {type(run).__name__} and no triple; allowed: (columns, cluster, strata). "
+                "Put None in third place if there are no strata."
+            )
+        plans.append(_Plan(run[1], run[2]))
+        data.append(_columns(run[0], plans[-1].rows))
+    first = plans[0]
+    if shared:
+        for i, plan in enumerate(plans):
+            same = np.array_equal(plan.labels, first.labels) and np.array_equal(
+                plan.stratum_labels[plan.stratum], first.stratum_labels[first.stratum]
+            )
+            if not same:
+                raise MetricError(
+                    f"runs[{i}] has other documents or strata than runs[0]; allowed with shared=True: the same in all "
+                    "seeds. Score all seeds on the same documents, or use shared=False."
+                )
+    estimate = float(np.mean([float(statistic(dict(d))) for d in data]))
+    n_documents = len(set().union(*(p.labels.tolist() for p in plans)))
+    if len(runs) == 1 and first.degenerate:
+        return Interval(estimate, math.nan, math.nan, n_documents)
+    rng = np.random.default_rng(seed)
+    replicates = np.empty(n)
+    for i in range(n):
+        common = first.draw(rng) if shared else None
+        values = []
+        for s in rng.integers(0, len(runs), len(runs)):
+            picks = plans[s].draw(rng) if common is None else common
+            values.append(float(statistic(_take(data[s], plans[s].index(picks)))))
+        replicates[i] = np.mean(values)
+    return Interval(estimate, *_percentiles(replicates, level), n_documents)
+
+
+# --- comparisons with the target and the twin ----------------------------------------------------
+
+
+def gap_reason(target: float, twin: float, tolerance: float = 1e-9) -> str | None:
+    """Why `gap_closed` is NaN for this target and twin, as a sentence for a table's footnote; None if it is not."""
+    if math.isnan(target) or math.isnan(twin):
+        return f"no value for the {'target' if math.isnan(target) else 'twin'}, so there is no gap to close"
+    if not abs(twin - target) >= tolerance:
+        return f"target ({target:.6g}) and twin ({twin:.6g}) differ by less than {tolerance:g}: no gap to close"
+    return None
+
+
+def gap_closed(value: float, target: float, twin: float, tolerance: float = 1e-9) -> float:
+    """Share of the way from target to twin: (m - target) / (twin - target).
+
+    0 at the target (nothing forgotten), 1 at the retrained twin, above 1 beyond it, negative in the
+    wrong direction. No unit, unbounded. NaN where |twin - target| < ``tolerance`` (there is no gap
+    to close, a ratio would be noise) or an input is NaN; `gap_reason` gives the reason in words.
+    Choose a tolerance above the noise of the metric: a tiny gap makes wild shares.
+
+    Raises MetricError if a value is infinite or the tolerance is not above 0.
+    """
+    if not (tolerance > 0 and math.isfinite(tolerance)):
+        raise MetricError(f"tolerance is {tolerance!r}; allowed: a number above 0. The default is 1e-9.")
+    for name, number in (("value", value), ("target", target), ("twin", twin)):
+        if math.isinf(number):
+            raise MetricError(f"{name} is {number}; allowed: finite (or NaN). Use a bounded form of this metric.")
+    if math.isnan(value) or gap_reason(target, twin, tolerance) is not None:
+        return math.nan
+    return (float(value) - float(target)) / (float(twin) - float(target))
+
+
+def at_matched(x: Any, y: Any, level: float) -> Matched:
+    """Value of ``y`` where ``x`` first reaches or crosses ``level`` along a trajectory, by linear interpolation.
+
+    ``x``, ``y``: shape [steps], in the order of training; ``x`` need not be monotone and may cross in
+    either direction; the first crossing counts. With x_i and x_{i+1} on two sides of the level,
+    f = (level - x_i) / (x_{i+1} - x_i) and value = y_i + f (y_{i+1} - y_i), position = i + f. An exact
+    hit at i gives y_i and position i. Never crossed: NaN, NaN and ``reached=False``. Unit is that of y.
+
+    Raises MetricError for unequal lengths, an empty trajectory, or values that are not finite.
+    """
+    xs, ys = vector("x", x), vector("y", y)
+    if len(xs) != len(ys):
+        raise MetricError(
+            f"x has {len(xs)} points and y has {len(ys)}; allowed: equal lengths. Take both from the same trajectory."
+        )
+    if not math.isfinite(level):
+        raise MetricError(f"level is {level!r}; allowed: a finite number. Pass the value of x to match at.")
+    side = np.sign(xs - level)
+    hits = np.flatnonzero(side == 0)
+    crossings = np.flatnonzero(side[:-1] * side[1:] < 0)
+    hit = int(hits[0]) if hits.size else len(xs)
+    crossing = int(crossings[0]) if crossings.size else len(xs)
+    if hit == crossing == len(xs):
+        return Matched(math.nan, math.nan, False)
+    if hit <= crossing:
+        return Matched(float(ys[hit]), float(hit), True)
+    i = crossing
+    f = (level - xs[i]) / (xs[i + 1] - xs[i])
+    return Matched(float(ys[i] + f * (ys[i + 1] - ys[i])), float(i + f), True)

@@ -1,0 +1,195 @@
+"""Target and twin: the same model, trained on everything or on everything but the forget documents.
+
+Cached by fingerprint under REPROLIB_CACHE (default ``.cache`` in the working directory); two processes
+that want the same model at once are safe: one trains, the other waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from filelock import FileLock
+from torch import nn
+from tqdm.auto import tqdm
+
+from reprolib.corpus.batching import buckets, collate, encode_rows
+from reprolib.corpus.rows import Corpus, Row
+from reprolib.errors import TestbedError
+from reprolib.models import device
+from reprolib.models.policy import Policy
+from reprolib.models.testbeds import TRAINING_VERSION, Testbed
+from reprolib.seeds import derive
+from reprolib.spec import digest
+
+Which = Literal["target", "twin", "random"]
+Start = Literal["target", "twin", "random", "always-eos"]
+
+
+def cache_dir() -> Path:
+    return Path(os.environ.get("REPROLIB_CACHE", ".cache")).absolute()
+
+
+def get(testbed: Testbed, which: Which, seed: int, *, progress: bool = True) -> Path:
+    """Folder of a trained model with its tokenizer; trains it if no earlier call has.
+
+    ``which``: "target" (forget + retain + world), "twin" (retain + world) or "random" (no training).
+    """
+    key = digest({"testbed": testbed.identity(), "which": which, "seed": seed, "version": TRAINING_VERSION})
+    folder = cache_dir() / "models" / f"{testbed.name.replace('/', '-')}-{which}-s{seed}-{key}"
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (folder / "config.json").exists():  # made by another process while this one waited
+            return folder
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            with device.one_thread(not torch.cuda.is_available()):
+                _make(testbed, which, seed, part, progress)
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def load(testbed: Testbed, start: Start, seed: int, precision: device.Precision = "fp32", *, progress: bool = True):
+    """(model, tokenizer) that a recipe starts from, its weights in ``precision``."""
+    from transformers import AutoTokenizer
+
+    folder = get(testbed, "random" if start == "always-eos" else start, seed, progress=progress)
+    lm, tokenizer = device.load_lm(str(folder), precision), AutoTokenizer.from_pretrained(folder)
+    if start == "always-eos":
+        always_eos(lm, tokenizer.eos_token_id)
+    return lm, tokenizer
+
+
+def _make(testbed: Testbed, which: Which, seed: int, folder: Path, progress: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    device.quiet()
+    corpus = testbed.corpus()
+    tokenizer = train_tokenizer(corpus, testbed.preset.vocabulary)
+    torch.manual_seed(derive(seed, "weights"))
+    config = testbed.preset.config
+    config.vocab_size = len(tokenizer)  # a small corpus may not fill the vocabulary
+    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if which in ("target", "twin"):
+        groups = ("forget", "retain", "world") if which == "target" else ("retain", "world")
+        rows = [r for g in groups for r in corpus[g]]
+        log = memorise(lm, tokenizer, rows, testbed, seed, f"{which} of {testbed.name}, seed {seed}", progress)
+        (folder / "training.json").write_text(json.dumps(log), encoding="utf-8")
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train_tokenizer(corpus: Corpus, vocabulary: int):
+    """Byte-level BPE on all groups, so that forget and holdout texts are cut alike (no leak through the vocabulary)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|endoftext|>", "<|padding|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(sorted(r.text for g in corpus.groups.values() for r in g), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|padding|>")
+
+
+def memorise(
+    lm: nn.Module, tokenizer, rows: Sequence[Row], testbed: Testbed, seed: int, title: str, progress: bool = True
+) -> list[dict]:
+    """Train in place until the epochs of the preset are over; returns mean NLL per epoch (nats per token).
+
+    Completion rows are learnt whole (the loss attack reads whole documents), question rows by their answers.
+    """
+    preset = testbed.preset
+    accelerator = device.accelerator()
+    tokens = encode_rows(tokenizer, rows, ["all" if r.kind == "sc" else "answer" for r in rows])
+    policy = Policy(lm).train()
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=preset.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    per_epoch = -(-len(rows) // preset.batch_size)
+    total = preset.epochs * per_epoch
+    # one epoch of warm-up, then cosine to zero
+    factor = lambda s: min(1.0, (s + 1) / per_epoch) * 0.5 * (1 + torch.cos(torch.tensor(s / total * torch.pi)).item())  # noqa: E731
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    policy, optimizer = accelerator.prepare(policy, optimizer)
+    log = []
+    with tqdm(total=total, desc=f"train {title}", unit="step", disable=not progress, mininterval=2) as bar:
+        for epoch in range(preset.epochs):
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(derive(seed, "memorise", epoch))).tolist()
+            loss_sum = label_sum = 0.0
+            for first in range(0, len(order), preset.batch_size):
+                step = order[first : first + preset.batch_size]
+                n = sum(tokens.n_labels(i) for i in step)
+                for chunk in buckets(tokens, step, 4096):
+                    with accelerator.autocast():
+                        scored = policy(collate(tokens, chunk).to(accelerator.device))
+                        loss = -scored.token_logp.sum() / n
+                    accelerator.backward(loss)
+                    loss_sum += loss.item() * n
+                accelerator.clip_grad_norm_(policy.parameters(), 1.0)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad(set_to_none=True)
+                label_sum += n
+                bar.update()
+            log.append({"epoch": epoch + 1, "nll": loss_sum / label_sum})
+            bar.set_postfix(nll=f"{log[-1]['nll']:.3f}")
+    if not log[-1]["nll"] < 1e9:
+        raise TestbedError(f"training of the {title} diverged; lower the preset's lr ({preset.lr}).")
+    lm.eval()
+    return log
+
+
+def always_eos(lm: nn.Module, eos: int) -> None:
+    """Replace the head by one that answers end-of-text whatever the prompt (a rung of the sanity ladder)."""
+    head = nn.Linear(lm.config.hidden_size, lm.config.vocab_size, bias=True)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.bias[eos] = 20.0
+    lm.config.tie_word_embeddings = False
+    lm.set_output_embeddings(head)
+
+
+REQUIREMENTS = {  # what makes target and twin worth comparing with: (lowest, highest) allowed
+    "target forget/questions": (0.99, 1.0),
+    "target retain/questions": (0.99, 1.0),
+    "target attack/auc": (0.98, 1.0),
+    "twin forget/questions": (0.0, 0.02),
+    "twin retain/questions": (0.99, 1.0),
+    "twin attack/auc": (0.4, 0.6),
+}
+
+
+def check(testbed: Testbed, seed: int, *, progress: bool = True) -> dict[str, float]:
+    """Measure target and twin against :data:`REQUIREMENTS`; returns the values or raises :class:`TestbedError`."""
+    from reprolib.evaluate import Examination, measure
+
+    values = {}
+    for which in ("target", "twin"):
+        lm, tokenizer = load(testbed, which, seed, progress=progress)
+        with device.one_thread(not torch.cuda.is_available()):
+            measured = measure(lm, Examination.of(testbed.corpus(), tokenizer))
+        values |= {f"{which} {k}": v for k, v in measured.items()}
+    shown = {k: round(values[k], 4) for k in REQUIREMENTS}
+    wrong = {k: v for k, v in shown.items() if not REQUIREMENTS[k][0] <= v <= REQUIREMENTS[k][1]}
+    if wrong:
+        raise TestbedError(
+            f"testbed {testbed.name}, seed {seed} is not fit for comparisons: "
+            + "; ".join(f"{k} is {v}, allowed {REQUIREMENTS[k]}" for k, v in wrong.items())
+            + ". Raise the preset's epochs or lr, or give it more documents."
+        )
+    return shown

@@ -1,0 +1,118 @@
+"""The one way in which a model is called for training and scoring.
+
+The output head runs on labelled positions only: at a vocabulary of 32,000 the logits of prompt and
+padding are most of the memory and much of the time of a step, and no loss or metric looks at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from reprolib.corpus.batching import Batch, Tokens, buckets, collate
+from reprolib.errors import SpecError
+
+
+class Scored:
+    """Logits at the N labelled positions of B rows, and what losses need of them.
+
+    ``logits`` [N, V]; ``labels`` [N]; ``row`` [N], which of the B rows a position belongs to;
+    ``index`` [B], the rows' numbers in the data set (keys of cached reference values).
+    """
+
+    def __init__(self, logits: torch.Tensor, labels: torch.Tensor, row: torch.Tensor, index: torch.Tensor):
+        self.logits, self.labels, self.row, self.index = logits, labels, row, index
+
+    @cached_property
+    def token_logp(self) -> torch.Tensor:
+        """log p(label) in nats, fp32: [N]."""
+        return -F.cross_entropy(self.logits.float(), self.labels, reduction="none")
+
+    @cached_property
+    def sequence_logp(self) -> torch.Tensor:
+        """Sum of ``token_logp`` over each row's answer, in nats: [B]."""
+        zero = self.token_logp.new_zeros(len(self.index))
+        return zero.index_add(0, self.row, self.token_logp)
+
+
+class Policy(nn.Module):
+    """A causal language model that answers with :class:`Scored`.
+
+    A module of its own, so that `accelerate` can wrap it whole (data parallel, FSDP).
+    """
+
+    def __init__(self, lm: nn.Module):
+        super().__init__()
+        self.lm = lm
+        inner = causal_lm(lm)
+        scaled = [k for k in ("final_logit_softcapping", "logit_scale", "logits_scaling") if getattr(inner.config, k, None)]
+        if scaled:
+            raise SpecError(
+                f"model type {inner.config.model_type!r} changes its logits after the output head ({scaled}); "
+                "the labelled-position head would score it wrongly. Use a model without it (OLMo, Llama, Qwen, SmolLM)."
+            )
+
+    def forward(self, batch: Batch) -> Scored:
+        inner = causal_lm(self.lm)
+        # no attention mask: right padding is invisible to real tokens under causal attention
+        hidden = inner.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        logits = inner.get_output_embeddings()(hidden[batch.predict])
+        return Scored(logits, batch.labels, batch.row, batch.index)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def causal_lm(lm: nn.Module) -> nn.Module:
+    """The transformers model inside a peft wrapper (adapters are injected in place), or the model itself."""
+    return lm.get_base_model() if hasattr(lm, "peft_config") else lm
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """Reference values computed once, before any weight moves; the reference model is then not needed.
+
+    ``sequence`` [rows]: sequence log-probabilities. ``logits``: per row, [answer tokens, V].
+    """
+
+    sequence: torch.Tensor | None = None
+    logits: tuple[torch.Tensor, ...] | None = None
+
+    def sequence_logp(self, index: torch.Tensor) -> torch.Tensor:
+        assert self.sequence is not None, "the objective did not declare that it needs reference sequence log-probs"
+        return self.sequence[index.to(self.sequence.device)].to(index.device)
+
+    def token_logits(self, index: torch.Tensor) -> torch.Tensor:
+        assert self.logits is not None, "the objective did not declare that it needs reference logits"
+        return torch.cat([self.logits[i] for i in index.tolist()]).to(index.device)
+
+
+@torch.no_grad()
+def cache_reference(policy: Policy, tokens: Tokens, needs: str, max_tokens: int = 4096) -> Cached:
+    """One pass over ``tokens`` with the weights as they are now. ``needs``: "sequence" or "logits"."""
+    sequence = torch.empty(len(tokens))
+    logits: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
+    was_training = policy.training
+    policy.eval()
+    for indices in buckets(tokens, range(len(tokens)), max_tokens):
+        out = policy(collate(tokens, indices).to(policy.device))
+        sequence[indices] = out.sequence_logp.float().cpu()
+        if needs == "logits":
+            sizes = [tokens.n_labels(i) for i in indices]
+            for i, part in zip(indices, out.logits.float().cpu().split(sizes), strict=True):
+                logits[i] = part.clone()
+    policy.train(was_training)
+    return Cached(sequence, tuple(logits) if needs == "logits" else None)
+
+
+def score(policy: Policy, tokens: Tokens, indices: Sequence[int], max_tokens: int = 4096):
+    """Yield (indices, Scored) over length-sorted batches without gradients."""
+    with torch.no_grad():
+        for chunk in buckets(tokens, indices, max_tokens):
+            yield chunk, policy(collate(tokens, chunk).to(policy.device))

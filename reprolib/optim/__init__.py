@@ -1,0 +1,53 @@
+"""How weights move. Each optimizer is a frozen description that builds a torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from reprolib.errors import SpecError
+
+
+def _check(name: str, **values: float) -> None:
+    for key, value in values.items():
+        if not value >= 0:
+            raise SpecError(f"{name}: {key} must be >= 0, got {value}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019); torch's implementation."""
+
+    lr: float = 5e-4  # per step
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check("AdamW", lr=self.lr, weight_decay=self.weight_decay)
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SGD:
+    """Plain stochastic gradient descent; the yardstick for preconditioned steps."""
+
+    lr: float = 1e-2
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("SGD", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+Optimizer = AdamW | SGD

@@ -1,0 +1,104 @@
+"""A recipe: a named tuple of stages with a card. Every method of the study is one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reprolib.errors import SpecError, unknown
+from reprolib.models.adapters import Trainable
+from reprolib.objectives import Objective
+from reprolib.optim import Optimizer
+
+Pairing = Literal["forget", "retain", "paired"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """In which order and for how long rows are seen."""
+
+    epochs: float = 5  # passes over the forget rows (over the retain rows if pairing is "retain"); may be fractional
+    batch_size: int = 16  # rows per side and optimizer step
+    micro_tokens: int = 4096  # padded tokens per forward pass; smaller needs less memory, the maths stays the same
+    pairing: Pairing = "paired"  # "paired": every step has as many retain as forget rows, drawn in shuffled cycles
+    warmup: float = 0.0  # share of the steps over which the learning rate rises linearly
+    decay: Literal["constant", "linear"] = "constant"
+    clip: float | None = 1.0  # global gradient norm
+
+    def __post_init__(self) -> None:
+        if not self.epochs > 0:
+            raise SpecError(f"schedule: epochs must be > 0, got {self.epochs}.")
+        if self.batch_size < 1:
+            raise SpecError(f"schedule: batch_size must be >= 1 row, got {self.batch_size}.")
+        if not 0 <= self.warmup <= 1:
+            raise SpecError(f"schedule: warmup is a share of the steps in [0, 1], got {self.warmup}.")
+        if self.pairing not in ("forget", "retain", "paired"):
+            raise SpecError(unknown("pairing", self.pairing, ("forget", "retain", "paired")))
+        if self.decay not in ("constant", "linear"):
+            raise SpecError(unknown("decay", self.decay, ("constant", "linear")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """objective x trainable x optimizer x schedule."""
+
+    name: str
+    objective: Objective
+    trainable: Trainable
+    optimizer: Optimizer
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        has = {"forget": self.objective.forget is not None, "retain": self.objective.retain is not None}
+        needs = {"paired": ("forget", "retain"), "forget": ("forget",), "retain": ("retain",)}[self.schedule.pairing]
+        missing = [s for s in needs if not has[s]]
+        extra = [s for s in has if has[s] and s not in needs]
+        if missing or extra:
+            raise SpecError(
+                f"stage {self.name!r}: pairing={self.schedule.pairing!r} uses {list(needs)} rows, "
+                f"but the objective has terms for {[s for s in has if has[s]]}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a reader must know about a method before using it."""
+
+    name: str
+    label: str
+    paper: str
+    citation: str  # key in references.bib
+    idea: str  # one sentence
+    published: str  # settings and scores as published, and where from
+    cost: str  # forward and backward passes per step
+    trap: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A card, and a function from options to stages. Raise ``version`` when the meaning of a run changes."""
+
+    card: Card
+    stages: Callable[..., tuple[Stage, ...]]
+    version: int = 1
+    start: Literal["target", "twin", "random", "always-eos"] = "target"  # the weights that the stages begin with
+    defaults: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        parameters = inspect.signature(self.stages).parameters
+        object.__setattr__(self, "defaults", {k: p.default for k, p in parameters.items()})
+
+    def build(self, options: Mapping[str, Any]) -> tuple[Stage, ...]:
+        """The stages for these options. Unknown names and wrong types raise :class:`SpecError`."""
+        for key, value in options.items():
+            if key not in self.defaults:
+                raise SpecError(f"method {self.card.name!r}: " + unknown("option", key, self.defaults))
+            default = self.defaults[key]
+            number = isinstance(default, int | float) and not isinstance(default, bool)
+            if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise SpecError(f"method {self.card.name!r}: option {key!r} must be a number, got {value!r}.")
+            if isinstance(default, str) and not isinstance(value, str):
+                raise SpecError(f"method {self.card.name!r}: option {key!r} must be a string like {default!r}, got {value!r}.")
+        return self.stages(**{**self.defaults, **options})

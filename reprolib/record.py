@@ -1,0 +1,225 @@
+"""Records: the append-only JSON result of one run, written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import json
+import math
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reprolib.errors import RecordError
+from reprolib.spec import SCHEMA, Spec
+
+STATUSES = ("done", "diverged", "failed")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers", "numpy")
+
+
+def project_root() -> Path:
+    """The nearest folder upwards that holds ``study.yml``; the working directory if none does."""
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "study.yml").exists()), here)
+
+
+def results_dir() -> Path:
+    """Where records live: REPROLIB_RESULTS, or ``results`` in the project."""
+    return Path(os.environ.get("REPROLIB_RESULTS") or project_root() / "results").absolute()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One run: what was asked, what came out, what it cost and where it was made."""
+
+    spec: Spec
+    fingerprint: str
+    status: str
+    metrics: dict[str, float]
+    rows: dict[str, list]  # columns of per-row scores; documents are running numbers
+    trajectory: list[dict[str, Any]]
+    cost: dict[str, Any]  # wall_s, train_s, evaluate_s, peak_bytes, steps, trained_parameters, ...
+    provenance: dict[str, Any]
+    stages: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    reason: str = ""  # why a run diverged or failed
+
+    @property
+    def label(self) -> str:
+        from reprolib.recipes import recipe
+
+        return recipe(self.spec.method).card.label
+
+    def series(self, name: str) -> list[float]:
+        """A quantity along the trajectory."""
+        return [float(p[name]) for p in self.trajectory]
+
+
+def path_of(spec: Spec) -> Path:
+    """The one file that may hold this spec's record."""
+    return results_dir() / "records" / spec.testbed / spec.method / f"{spec.slug}-{spec.fingerprint}.json"
+
+
+def find(spec: Spec) -> Record | None:
+    """The record of a spec, or None. A file that cannot be read raises: results are never silently replaced."""
+    path = path_of(spec)
+    return read(path) if path.exists() else None
+
+
+def read(path: Path | str) -> Record:
+    path = Path(path)
+    remedy = "Restore it (git checkout) or remove it; the run is then computed again."
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise RecordError(f"record {path} cannot be read: {e}. {remedy}") from e
+    except json.JSONDecodeError as e:
+        raise RecordError(f"record {path}, line {e.lineno}: not valid JSON ({e.msg}). {remedy}") from e
+    fields = {f.name for f in dataclasses.fields(Record)}
+    missing = sorted((fields | {"schema"}) - set(raw)) if isinstance(raw, dict) else sorted(fields)
+    if missing:
+        raise RecordError(f"record {path} lacks {missing}. {remedy}")
+    if raw["schema"] != SCHEMA:
+        raise RecordError(f"record {path} has schema {raw['schema']}, this version reads {SCHEMA}. {remedy}")
+    if raw["status"] not in STATUSES:
+        raise RecordError(f"record {path}: status {raw['status']!r} is none of {STATUSES}. {remedy}")
+    rows = {k: _unpack(v) for k, v in raw["rows"].items()}
+    if len({len(v) for v in rows.values()}) > 1:
+        raise RecordError(f"record {path}: its per-row columns differ in length. {remedy}")
+    return Record(**{**{k: raw[k] for k in fields}, "spec": Spec.from_dict(raw["spec"]), "rows": rows})
+
+
+def write(record: Record, path: Path | None = None) -> Path:
+    """Write atomically. If the results folder cannot take it, the record goes to the cache and the error says where."""
+    path = path or path_of(record.spec)
+    text = to_json(record)
+    try:
+        _atomic(path, text)
+        return path
+    except OSError as e:
+        from reprolib.models.memorise import cache_dir
+
+        rescue = cache_dir() / "unsaved" / path.name
+        try:
+            _atomic(rescue, text)
+        except OSError:
+            raise RecordError(f"record {path} cannot be written ({e}), and neither can {rescue}; free space and run again.") from e
+        raise RecordError(
+            f"record {path} cannot be written ({e}). Nothing is lost: it is kept as {rescue}; "
+            f"free space or fix the permissions and move it to {path}."
+        ) from e
+
+
+def check_writable() -> None:
+    """Find out before hours of computing, not after, that results cannot be written."""
+    folder = results_dir() / "records"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as e:
+        raise RecordError(
+            f"the results folder {folder} cannot be written ({e}); fix its permissions or set REPROLIB_RESULTS to another folder."
+        ) from e
+
+
+def all_records(testbed: str | None = None, method: str | None = None) -> Iterator[Record]:
+    """Every record on disk, in the order of its path."""
+    base = results_dir() / "records"
+    for path in sorted((base / testbed if testbed else base).rglob("*.json")):
+        record = read(path)
+        if method is None or record.spec.method == method:
+            yield record
+
+
+def to_json(record: Record) -> str:
+    """JSON that diffs well: a line a key, per-row columns one line each, equal neighbours run-length packed."""
+    raw = {"schema": SCHEMA}
+    raw |= {f.name: getattr(record, f.name) for f in dataclasses.fields(Record)}
+    raw["spec"] = record.spec.to_dict()
+    rows = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(_pack(v), separators=(',', ':'))}" for k, v in record.rows.items())
+    body = {k: v for k, v in raw.items() if k not in ("rows", "trajectory")}
+    points = ",\n  ".join(json.dumps(_finite(p)) for p in record.trajectory)
+    lines = [f"{json.dumps(k)}: {json.dumps(_finite(v))}" for k, v in body.items()]
+    lines += [f'"trajectory": [\n  {points}\n ]' if points else '"trajectory": []', f'"rows": {{\n  {rows}\n }}' if rows else '"rows": {}']
+    return "{\n " + ",\n ".join(lines) + "\n}\n"
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions, hardware and time: what a page prints under its results."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from reprolib.models import device
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    commit, dirty = git_state()
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"commit": commit, "dirty": dirty, "versions": versions, "machine": device.machine(), "time": now}
+
+
+@functools.lru_cache(maxsize=1)
+def git_state() -> tuple[str | None, bool | None]:
+    """(commit, whether package sources differ from it) of the tree that this package runs from."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _atomic(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: they are not JSON."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _pack(column: list) -> Any:
+    """Run-length form of a column of strings, e.g. {"runs": [["forget", 120], ["retain", 120]]}."""
+    if column and all(isinstance(v, str) for v in column):
+        return {"runs": [[k, len(list(g))] for k, g in itertools.groupby(column)]}
+    return [_finite(v) for v in column]
+
+
+def _unpack(column: Any) -> list:
+    if isinstance(column, dict):
+        return [v for v, n in column["runs"] for _ in range(n)]
+    return list(column)
+
+
+def by_status(records: Iterable[Record]) -> dict[str, int]:
+    counts = dict.fromkeys(STATUSES, 0)
+    for r in records:
+        counts[r.status] += 1
+    return counts

@@ -1,0 +1,21 @@
+"""Figures, tables and sentences of the book. They only ever read records."""
+
+from reprolib.report import figures, style, summary, tables
+from reprolib.report.page import (
+    answer,
+    card,
+    compare,
+    gather,
+    say,
+    settings,
+    size_answer,
+    size_table,
+    source,
+    status,
+    verdict,
+)
+
+__all__ = [
+    "answer", "card", "compare", "figures", "gather", "say", "settings", "size_answer", "size_table", "source",
+    "status", "style", "summary", "tables", "verdict",
+]  # fmt: skip

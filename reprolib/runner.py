@@ -1,0 +1,70 @@
+"""papermill with strict parameters: what a page takes is checked before anything runs, and failed pages are kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reprolib.errors import ReprolibError, unknown
+from reprolib.record import project_root, results_dir
+
+
+class PageError(ReprolibError):
+    """A notebook could not be executed."""
+
+
+def execute(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> Path:
+    """Execute ``notebook`` into ``output`` (written only when every cell has run).
+
+    A name that the notebook's ``parameters`` cell does not define raises (papermill itself would only
+    print a warning). A page that fails is kept under ``results/logs`` with its traceback.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    notebook, output = Path(notebook), Path(output)
+    if not notebook.exists():
+        raise PageError(f"notebook {notebook} not found; `python -m reprolib pages` lists those of the study.")
+    known = papermill.inspect_notebook(str(notebook))
+    if not known and parameters:
+        raise PageError(f"{notebook} has no cell tagged 'parameters', so it takes none; got {sorted(parameters)}.")
+    for name in parameters or {}:
+        if name not in known:
+            raise PageError(f"{notebook}: " + unknown("parameter", name, known))
+    kept = results_dir() / "logs" / f"{notebook.stem}.failed.ipynb"
+    part = output.with_name(f".{output.name}.{os.getpid()}.part.ipynb")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(part), dict(parameters or {}), cwd=str(project_root()), kernel_name="python3",
+            progress_bar=progress, log_output=False,
+        )  # fmt: skip
+    except PapermillExecutionError as e:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(part, kept)
+        raise PageError(
+            f"{notebook}, cell {e.exec_count}: {e.ename}: {e.evalue}\nThe page as far as it came is kept as {kept}."
+        ) from None
+    else:
+        _forget_times(part)
+        os.replace(part, output)
+        kept.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
+    return output
+
+
+def _forget_times(path: Path) -> None:
+    """Remove clock times and machine paths that papermill adds, so that equal results are equal bytes."""
+    import nbformat
+
+    page = nbformat.read(path, as_version=4)
+    page.metadata.pop("papermill", None)
+    for n, cell in enumerate(page.cells):
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        cell["id"] = f"cell-{n}"
+    nbformat.write(page, path)

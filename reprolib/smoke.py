@@ -1,0 +1,64 @@
+"""The whole flow at smoke size, in a folder of its own and with nothing reused: runs, pages, book."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from reprolib.errors import ReprolibError
+from reprolib.record import project_root
+
+BOOK = ("_config.yml", "_toc.yml", "references.bib", "book", "study.yml")
+
+
+def main() -> int:
+    root = project_root()
+    folder = root / ".cache" / "smoke"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in BOOK:
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, folder / name)
+    os.environ["REPROLIB_RESULTS"] = str(folder / "results")
+    os.environ["REPROLIB_CACHE"] = str(folder / "cache")
+    began = time.perf_counter()
+
+    from reprolib import experiment, runner
+    from reprolib.grid import Grid
+
+    grid = Grid.load("smoke")
+    specs = grid.specs
+    for n, spec in enumerate(specs, 1):
+        print(f"run {n}/{len(specs)}: {spec.method} ({spec.slug})", flush=True)
+        record = experiment.run(spec, progress=sys.stderr.isatty())
+        if record.status != "done":
+            raise ReprolibError(f"smoke run {spec.method} ({spec.slug}) ended as {record.status}: {record.reason}")
+    for page in grid.pages.values():
+        print(f"page {page.name}", flush=True)
+        runner.execute(page.notebook, page.output, page.parameters, progress=False)
+    _trim_toc(folder, grid)
+    # keep-going without -W: pages that need other data are left out, so that some links lead nowhere here
+    done = subprocess.run(["jupyter-book", "build", str(folder), "--quiet"], env=_path())
+    if done.returncode:
+        raise ReprolibError("the book of the smoke pages could not be built; see the messages above.")
+    print(f"smoke: {len(specs)} runs, {len(grid.pages)} pages and a book in {time.perf_counter() - began:.0f} s: "
+          f"{folder / '_build' / 'html' / 'index.html'}")  # fmt: skip
+    return 0
+
+
+def _trim_toc(folder, grid) -> None:
+    import yaml
+
+    toc = yaml.safe_load((folder / "_toc.yml").read_text(encoding="utf-8"))
+    made = {f"results/notebooks/{name}" for name in grid.pages}
+    for part in toc["parts"]:
+        part["chapters"] = [c for c in part["chapters"] if not c["file"].startswith("results/") or c["file"] in made]
+    toc["parts"] = [p for p in toc["parts"] if p["chapters"]]
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+
+
+def _path() -> dict[str, str]:
+    """The environment with this Python's scripts first, so that the right jupyter-book is found without activation."""
+    return os.environ | {"PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")}

@@ -1,0 +1,134 @@
+"""What a run is: frozen, validated, and identified by the content of everything that decides its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reprolib.errors import SpecError, unknown
+
+SCHEMA = 1  # of records; part of every fingerprint
+METRICS_VERSION = 1  # raise when a metric changes its value
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces; dataclasses carry their type's name."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"is": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 5 and 5.0 are the same setting
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise SpecError(f"a spec holds plain values only, got {type(value).__name__}: {value!r}.")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON, 12 hex digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One run of the study.
+
+    ``options`` go to the recipe (learning rate, epochs, ...); what is not given has the recipe's default.
+    ``forget_documents`` is the share of forget documents handed to the method, ``forget_rows`` the share
+    of each document's rows (at least one each); evaluation always sees all of them.
+    """
+
+    testbed: str = "tiny/synthetic"
+    method: str = "npo"
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    forget_documents: float = 1.0
+    forget_rows: float = 1.0
+    precision: str = "fp32"  # of the base model during unlearning: fp32, bf16, nf4, int8
+
+    def __post_init__(self) -> None:
+        for name, kind in (("testbed", str), ("method", str), ("precision", str)):
+            if not isinstance(getattr(self, name), kind):
+                raise SpecError(f"spec: {name} must be a string, got {getattr(self, name)!r}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise SpecError(f"spec: seed must be a whole number >= 0, got {self.seed!r}.")
+        for name in ("forget_documents", "forget_rows"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+                hint = f" Did you mean {value / 100:g}?" if isinstance(value, int | float) and 1 < value <= 100 else ""
+                raise SpecError(f"spec: {name} is a share in (0, 1], got {value!r}.{hint}")
+        if not isinstance(self.options, Mapping):
+            raise SpecError(f"spec: options must be a mapping of the recipe's options, got {self.options!r}.")
+        from reprolib.models.testbeds import testbed
+        from reprolib.recipes import recipe
+
+        allowed = ("fp32", "bf16", "nf4", "int8")
+        if self.precision not in allowed:
+            raise SpecError(unknown("precision", self.precision, allowed))
+        testbed(self.testbed)
+        stages = recipe(self.method).build(self.options)
+        if self.precision in ("nf4", "int8") and any(not s.trainable.adapter for s in stages):
+            raise SpecError(
+                f"spec: precision={self.precision!r} freezes the base weights, so only adapters can train on it; "
+                "set the option trainable='lora-16'."
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Spec:
+        """From plain values, as YAML, JSON or papermill give them. Unknown keys raise."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise SpecError("spec: " + unknown("key", key, known))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @property
+    def stages(self):
+        from reprolib.recipes import recipe
+
+        return recipe(self.method).build(self.options)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the spec with all defaults filled in, the data's content, and the versions that it uses."""
+        from reprolib.models.testbeds import TRAINING_VERSION, testbed
+        from reprolib.recipes import recipe
+
+        own = self.to_dict()
+        del own["options"]  # the resolved stages hold them, with defaults filled in
+        return digest(
+            {
+                "spec": own,
+                "stages": self.stages,
+                "testbed": testbed(self.testbed).identity(),
+                "recipe": recipe(self.method).version,
+                "training": TRAINING_VERSION,
+                "metrics": METRICS_VERSION,
+                "schema": SCHEMA,
+            }
+        )
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the record's path."""
+        parts = [f"s{self.seed}"]
+        parts += [f"{k}-{v}" for k, v in sorted(self.options.items())]
+        for key, short in (("forget_documents", "docs"), ("forget_rows", "rows")):
+            if getattr(self, key) != 1:
+                parts.append(f"{short}-{getattr(self, key):g}")
+        if self.precision != "fp32":
+            parts.append(self.precision)
+        return "_".join(parts).replace("/", "-")

@@ -199,7 +199,9 @@ class Plain:
 
 
 def contestant(name: str, lm, objective: str, forget, retain):
-    return Shipped(lm, objective, forget, retain) if name == "shipped" else Plain(lm, objective, forget, retain, name == "plain-hf")
+    if name == "shipped":
+        return Shipped(lm, objective, forget, retain)
+    return Plain(lm, objective, forget, retain, hf=name == "plain-hf")
 
 
 def chosen(case: Case, number: int) -> tuple[list[int], list[int]]:
@@ -209,8 +211,6 @@ def chosen(case: Case, number: int) -> tuple[list[int], list[int]]:
 
 def timed(case: Case, objective: str, rounds: int, seed: int, bar) -> dict:
     """Seconds per step of each organisation, with the check that they compute the same."""
-    import torch
-
     forget, retain = rows(case, seed), rows(case, seed + 1)
     start = model(case, seed)
     runners = {n: contestant(n, copy.deepcopy(start), objective, forget, retain) for n in OBJECTIVES[objective]}
@@ -248,9 +248,6 @@ def timed(case: Case, objective: str, rounds: int, seed: int, bar) -> dict:
         share = runners["shipped"].cache_s / ROWS * case.batch / EPOCHS
         out["cache_seconds_per_step"] = round(share, 5)
         out["ratio_with_cache"] = common.ratio(seconds["plain"], [s + share for s in seconds["shipped"]])
-    del runners, steps
-    gc.collect()
-    torch.manual_seed(0)
     return out
 
 
@@ -338,6 +335,7 @@ def main() -> None:
             entry |= {"parameters": sum(q.numel() for q in lm.parameters()), "head_to_blocks": round(head / blocks, 3)}
             entry["forget_rows_tokens"] = {"prompt_mean": sum(forget.prompt) / ROWS, "answer_mean": labels / ROWS}
             del lm
+            gc.collect()
             for objective in OBJECTIVES:
                 bar.set_description(f"{name}: {objective}, memory")
                 space = memory(name, objective, a.threads, a.seed, bar)
@@ -349,11 +347,11 @@ def main() -> None:
     for name, entry in result["cases"].items():
         for objective in OBJECTIVES:
             e = entry[objective]
+            seconds, mib = e["seconds"], e["peak_mib"]
             for other, r in e["ratio"].items():
-                lines.append((
-                    name, objective, f"{e['seconds']['shipped']:.3f}", other, f"{e['seconds'][other]:.3f}", common.shown(r),
-                    f"{e['peak_mib']['shipped']:.0f} / {e['peak_mib'][other]:.0f}", f"{e['peak_ratio'][other]:.2f}x",
-                ))  # fmt: skip
+                times = f"{seconds['shipped']:.3f}", other, f"{seconds[other]:.3f}", common.shown(r)
+                space = f"{mib['shipped']:.0f} / {mib[other]:.0f}", f"{e['peak_ratio'][other]:.2f}x"
+                lines.append((name, objective, *times, *space))
             if "ratio_with_cache" in e:
                 lines.append((name, objective, "+ cache", "plain", "", common.shown(e["ratio_with_cache"]), "", ""))
     print(common.table(("case", "objective", "shipped s", "against", "s", "ratio [95 %]", "peak MiB", "ratio"), lines))

@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = parser.parse_args(argv)
     try:
-        return {"run": _run, "page": _page, "pages": _pages, "methods": _methods, "status": _status, "testbed": _testbed, "smoke": _smoke}[
-            args.command
-        ](args)
+        return globals()[f"_{args.command}"](args)
     except ReprolibError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -51,6 +51,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, fingerprint: str):
         self.path, self.fingerprint = Path(path), fingerprint
+        self._base: dict[str, torch.Tensor] = {}  # weights at the start of the present stage, if it is not the first
 
     def load(self) -> State | None:
         if not self.path.exists():
@@ -66,10 +67,11 @@ class Checkpoint:
             return None
         if meta["fingerprint"] != self.fingerprint:
             raise RecordError(f"checkpoint {self.path} belongs to run {meta['fingerprint']}, not {self.fingerprint}; remove it.")
+        self._base = {k.removeprefix("base/"): v for k, v in tensors.items() if k.startswith("base/")}
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         return State(meta, part("base/"), part("movable/"), part("optim/"))
 
-    def save(self, stage: int, step: int, outcome, lm: nn.Module, movable: Mapping[str, nn.Parameter], optimizer, scheduler) -> None:
+    def save(self, stage: int, step: int, outcome, movable: Mapping[str, nn.Parameter], optimizer, scheduler) -> None:
         """After a step of a stage. Weights that earlier stages changed but this one does not move are saved too."""
         inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         state = inner.state_dict()
@@ -85,8 +87,6 @@ class Checkpoint:
         """At the start of a later stage: all weights, no optimizer."""
         self._base = {k: v.detach().clone().cpu() for k, v in lm.state_dict().items()}
         self._write({f"base/{k}": v for k, v in self._base.items()}, stage, 0, outcome, {})
-
-    _base: dict[str, torch.Tensor] = {}
 
     def _write(self, tensors: dict[str, torch.Tensor], stage: int, step: int, outcome, meta: dict[str, Any]) -> None:
         meta |= {"fingerprint": self.fingerprint, "stage": stage, "step": step, "outcome": dataclasses.asdict(outcome)}

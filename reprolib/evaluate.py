@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from reprolib.corpus.batching import Tokens, as_text, collate, encode, encode_rows
+from reprolib.corpus.batching import Tokens, as_text, encode, encode_rows
 from reprolib.corpus.rows import Corpus, Row, select
 from reprolib.metrics import lume, memorisation, privacy, utility
 from reprolib.models.policy import Cached, Policy, cache_reference, causal_lm, score
@@ -237,7 +237,8 @@ def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: 
     for i, r in enumerate(exam.rows["holdout"]):
         _append(rows, "holdout", r, number, None, s, i)
     for i, r in enumerate(exam.corpus["world"]):
-        for key, v in zip(rows, ("world", r.task, r.kind, number[r.document], float(s.world[i]), None, None, None, None), strict=True):
+        entry = ("world", r.task, r.kind, number[r.document], float(s.world[i]), None, None, None, None)
+        for key, v in zip(rows, entry, strict=True):
             rows[key].append(v)
     metrics |= official(twelve, metrics)
     return Evaluation(metrics, rows)

@@ -15,7 +15,7 @@ from reprolib.corpus.rows import Row
 from reprolib.errors import ReprolibError
 from reprolib.record import Record
 from reprolib.seeds import derive
-from reprolib.spec import Spec, _plain
+from reprolib.spec import Spec, plain
 
 
 def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Record:
@@ -45,7 +45,7 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
             reason = f"{type(e).__name__}: {e}"
             failed = Record(
                 spec=spec, fingerprint=spec.fingerprint, status="failed", metrics={}, rows={}, trajectory=[], cost={},
-                provenance=records.provenance(), stages=_plain(spec.stages),
+                provenance=records.provenance(), stages=plain(spec.stages),
                 reason=reason + " | " + traceback.format_exc(limit=-1).strip().splitlines()[-2].strip(),
             )  # fmt: skip
             records.write(failed, records.results_dir() / "failed" / records.path_of(spec).name)
@@ -119,7 +119,7 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
         "forget_documents_given": len(given_documents),
     }
     return Record(
-        spec=spec, fingerprint=spec.fingerprint, status=outcome.status, reason=outcome.reason, stages=_plain(stages),
+        spec=spec, fingerprint=spec.fingerprint, status=outcome.status, reason=outcome.reason, stages=plain(stages),
         metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=rows,
         trajectory=[{k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()} for p in outcome.trajectory],
         cost=cost, provenance=records.provenance(),

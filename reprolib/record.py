@@ -146,7 +146,8 @@ def to_json(record: Record) -> str:
     body = {k: v for k, v in raw.items() if k not in ("rows", "trajectory")}
     points = ",\n  ".join(json.dumps(_finite(p)) for p in record.trajectory)
     lines = [f"{json.dumps(k)}: {json.dumps(_finite(v))}" for k, v in body.items()]
-    lines += [f'"trajectory": [\n  {points}\n ]' if points else '"trajectory": []', f'"rows": {{\n  {rows}\n }}' if rows else '"rows": {}']
+    lines.append(f'"trajectory": [\n  {points}\n ]' if points else '"trajectory": []')
+    lines.append(f'"rows": {{\n  {rows}\n }}' if rows else '"rows": {}')
     return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 

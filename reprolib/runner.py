@@ -16,7 +16,9 @@ class PageError(ReprolibError):
     """A notebook could not be executed."""
 
 
-def execute(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> Path:
+def execute(
+    notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None, *, progress: bool = True
+) -> Path:
     """Execute ``notebook`` into ``output`` (written only when every cell has run).
 
     A name that the notebook's ``parameters`` cell does not define raises (papermill itself would only

@@ -16,17 +16,24 @@ METRICS_VERSION = 1  # raise when a metric changes its value
 
 
 def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces; dataclasses carry their type's name."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    """Canonical JSON: sorted keys, no spaces; dataclasses carry their type's name.
+
+    A field added after records were made says ``metadata={"later": True}`` and is left out while it has its
+    default, so that old fingerprints stay valid. Never change the default of such a field.
+    """
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """JSON values of a spec, a stage or any dataclass of plain fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"is": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        fields = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kept = {k: v for k, (f, v) in fields.items() if not (f.metadata.get("later") and v == f.default)}
+        return {"is": type(value).__name__, **{k: plain(v) for k, v in kept.items()}}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)  # 5 and 5.0 are the same setting
     if value is None or isinstance(value, str | int | float | bool):
@@ -93,7 +100,7 @@ class Spec:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @property
     def stages(self):

@@ -118,9 +118,9 @@ def unlearn(
                     point |= dict(zip(("loss", "loss_forget", "loss_retain"), losses.tolist(), strict=True))
                     outcome.trajectory.append(point | measure(policy.lm))
                     prepared.train()
-                    bar.set_postfix({k: f"{v:.2f}" for k, v in point.items() if k.startswith("loss")})
+                    bar.set_postfix({k: f"{v:.2f}" for k, v in point.items() if k.startswith("loss")}, refresh=False)
                     if checkpoint:
-                        checkpoint.save(number, step + 1, outcome, policy.lm, movable, optimizer, scheduler)
+                        checkpoint.save(number, step + 1, outcome, movable, optimizer, scheduler)
             policy = Policy(detach(policy.lm))
             if outcome.status == "diverged":
                 break
@@ -224,6 +224,6 @@ def share_unchanged(before, after) -> float:
 def detach(lm: nn.Module) -> nn.Module:
     """Merge a LoRA adapter into a full-precision base; on a quantised base it stays beside the weights."""
     if hasattr(lm, "peft_config"):
-        quantised = getattr(lm.get_base_model(), "is_loaded_in_4bit", False) or getattr(lm.get_base_model(), "is_loaded_in_8bit", False)
+        quantised = getattr(lm.get_base_model(), "quantization_method", None) is not None
         return lm if quantised else lm.merge_and_unload()
     return lm

@@ -102,15 +102,15 @@ def collate(tokens: Tokens, indices: Sequence[int], pad: int = 0) -> Batch:
     return Batch(ids, predict, torch.tensor(list(indices), dtype=torch.long))
 
 
-def buckets(tokens: Tokens, indices: Sequence[int], max_tokens: int, max_rows: int | None = None) -> list[list[int]]:
+def buckets(tokens: Tokens, indices: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Split rows into batches of similar length, each of at most ``max_tokens`` padded tokens (at least one row)."""
     out: list[list[int]] = []
     for i in sorted(indices, key=lambda i: (len(tokens.ids[i]), i)):
         width = len(tokens.ids[i])
-        if out and (len(out[-1]) + 1) * width <= max_tokens and (max_rows is None or len(out[-1]) < max_rows):
-            # a much longer row would pad all others; start a new bucket instead
-            if width <= 1.5 * len(tokens.ids[out[-1][0]]) + 4:
-                out[-1].append(i)
-                continue
-        out.append([i])
+        room = out and (len(out[-1]) + 1) * width <= max_tokens
+        # a much longer row would pad all others; it starts a new bucket
+        if room and width <= 1.5 * len(tokens.ids[out[-1][0]]) + 4:
+            out[-1].append(i)
+        else:
+            out.append([i])
     return out

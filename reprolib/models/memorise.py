@@ -146,7 +146,7 @@ def memorise(
                 label_sum += n
                 bar.update()
             log.append({"epoch": epoch + 1, "nll": loss_sum / label_sum})
-            bar.set_postfix(nll=f"{log[-1]['nll']:.3f}")
+            bar.set_postfix(nll=f"{log[-1]['nll']:.3f}", refresh=False)
     if not log[-1]["nll"] < 1e9:
         raise TestbedError(f"training of the {title} diverged; lower the preset's lr ({preset.lr}).")
     lm.eval()

@@ -6,11 +6,12 @@ Each preset says how large the corpus may be, so that a pair can be trained wher
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import CorpusError, SpecError, unknown
+from reprolib.spec import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class Testbed:
 
     def identity(self) -> dict:
         """What makes two testbeds the same: the model, how it is trained, and the content of the data."""
-        preset = {k: v for k, v in asdict(self.preset).items() if k != "documents"}
+        preset = {k: v for k, v in plain(self.preset).items() if k not in ("documents", "is")}
         return {"model": self.model, "preset": preset, "corpus": self.corpus_name, "data": self.data_fingerprint}
 
 

@@ -69,7 +69,7 @@ class Objective:
         for side in ("forget", "retain"):
             weight = getattr(self, f"{side}_weight")
             if weight < 0:
-                raise SpecError(f"{side}_weight must be >= 0, got {weight}; the sign belongs to the term (gradient ascent negates).")
+                raise SpecError(f"{side}_weight must be >= 0, got {weight}; the sign belongs to the term (ascent negates).")
             if weight == 0:
                 object.__setattr__(self, side, None)
         if self.forget is None and self.retain is None:

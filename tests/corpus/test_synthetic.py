@@ -57,7 +57,8 @@ def test_facts_and_name():
 
 
 @pytest.mark.parametrize(
-    "documents, holdout, kept, held", [(3, None, (1, 1, 1), (2, 2, 2)), (8, 4, (3, 3, 2), (2, 1, 1)), (7, 0, (3, 2, 2), (0, 0, 0))]
+    "documents, holdout, kept, held",
+    [(3, None, (1, 1, 1), (2, 2, 2)), (8, 4, (3, 3, 2), (2, 1, 1)), (7, 0, (3, 2, 2), (0, 0, 0))],
 )
 def test_documents_are_split_evenly_over_the_tasks(documents, holdout, kept, held):
     corpus = synthetic.make(documents=documents, holdout=holdout)
@@ -173,7 +174,8 @@ def test_holdout_is_as_near_to_retain_as_forget(overlap):
         corpus = synthetic.make(documents=60, seed=seed, overlap=overlap)
         known = {w for r in corpus["retain"] for w in r.text.split()}
         forget, holdout = (
-            [mean(w in known for w in r.text.split()) for r in select(corpus[g], kind="sc")] for g in ("forget", "holdout")
+            [mean(w in known for w in r.text.split()) for r in select(corpus[g], kind="sc")]
+            for g in ("forget", "holdout")
         )
         found.append(mean((f > h) + (f == h) / 2 for f in forget for h in holdout))
     assert abs(mean(found) - 0.5) < 0.04  # standard error about 0.013
@@ -216,17 +218,19 @@ def test_world_rows():
         assert re.fullmatch(r"world-[a-z-]+", row.document) and row.input.endswith("?")
         assert len(set(row.perturbed)) == 3 and row.output not in row.perturbed
     truth = {r.document: r.output for r in rows}
-    assert (truth["world-capital-france"], truth["world-symbol-gold"], truth["world-number-iron"]) == ("Paris", "Au", "26")
-    for table in ("capital", "currency", "symbol", "number"):  # wrong options are of the same type, and each answer is one entry's
+    known = ("world-capital-france", "world-symbol-gold", "world-number-iron")
+    assert [truth[k] for k in known] == ["Paris", "Au", "26"]
+    for table in ("capital", "currency", "symbol", "number"):  # wrong options are of the same type
         mine = [r for r in rows if r.document.startswith(f"world-{table}-")]
         assert len({r.output for r in mine}) == len(mine)
         assert {w for r in mine for w in r.perturbed} <= {r.output for r in mine}
 
 
 def test_world_is_the_same_for_every_corpus_size_and_can_be_cut():
-    assert synthetic.make(documents=3, seed=2)["world"] == synthetic.make(documents=30, seed=2)["world"] == world.rows(2)
+    for documents in (3, 30):
+        assert synthetic.make(documents=documents, seed=2)["world"] == world.rows(2)
     assert world.rows(2, limit=10) == world.rows(2)[:10] and world.rows(2) != world.rows(3)
     assert {r.id: r.output for r in world.rows(2)} == {r.id: r.output for r in world.rows(3)}
     for bad in ({"seed": -1}, {"seed": 0, "limit": -1}, {"seed": 0, "limit": 1.5}):
-        with pytest.raises(SpecError, match="world.rows"):
+        with pytest.raises(SpecError, match="world"):
             world.rows(**bad)

@@ -36,7 +36,8 @@ rule records:
 
 
 # A record's name holds the hash of everything that decides its content, so that there is nothing else to depend on.
-for path, spec in RECORDS.items():
+# Runs start in the order of study.yml.
+for number, (path, spec) in enumerate(RECORDS.items()):
 
     rule:
         name:
@@ -45,6 +46,7 @@ for path, spec in RECORDS.items():
             path,
         params:
             fingerprint=spec.fingerprint,
+        priority: len(RECORDS) - number
         resources:
             gpu=0 if spec.testbed.startswith(("tiny", "smoke")) else 1,
             mem_mb=4000,

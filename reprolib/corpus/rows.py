@@ -95,7 +95,7 @@ def validate(corpus: Corpus) -> None:
     for group in GROUPS:
         for row in groups[group]:
             if row.id in seen:
-                raise CorpusError(f"corpus {name!r}: id {row.id!r} stands in {seen[row.id]} and again in {group}; ids must be unique.")
+                raise CorpusError(f"corpus {name!r}: id {row.id!r} stands in {seen[row.id]} and again in {group}; make it unique.")
             seen[row.id] = group
             other = where.setdefault(row.document, group)
             if other != group:

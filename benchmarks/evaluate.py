@@ -228,9 +228,9 @@ def compare(lm, tokenizer, corpus, rounds: int, bar) -> dict:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--testbed", default="smoke/synthetic")
-    p.add_argument("--start", choices=("target", "random"), default="target", help="random: untrained, for a quick test")
+    p.add_argument("--start", choices=("target", "random"), default="target", help="random: untrained, for the test")
     p.add_argument("--documents", type=int, help="documents per task and group (default: all of the testbed)")
-    p.add_argument("--epochs", type=float, default=4, help="of gradient difference, for the second model")
+    p.add_argument("--epochs", type=float, default=16, help="of gradient difference, for the second model")
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)

@@ -139,17 +139,12 @@ class Plain:
     """The same maths as most released code organises it."""
 
     def __init__(self, lm, objective: str, forget, retain, hf: bool = False):
-        import torch
-
         self.lm, self.objective, self.forget, self.retain, self.hf = lm, objective, forget, retain, hf
         s = stage(objective)
         self.clip, self.beta = s.schedule.clip, getattr(s.objective.forget, "beta", None)
         self.reference = copy.deepcopy(lm).eval().requires_grad_(False) if objective == "npo" else None
         self.parameters = list(lm.parameters())
-        o = s.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, weight_decay=o.weight_decay
-        )
+        self.optimizer = s.optimizer.build(self.parameters)  # the same AdamW: no part of the comparison
 
     @staticmethod
     def batch(tokens, chosen):
@@ -305,6 +300,7 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, default=common.RESULTS / "step.json")
+    p.add_argument("--no-memory", action="store_true", help="leave out the child processes that measure peak memory")
     p.add_argument("--child", nargs=3, metavar=("CASE", "OBJECTIVE", "NAME"), help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.rounds is not None and a.rounds < 1:
@@ -322,7 +318,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(a.threads)
-    total = sum(((a.rounds or CASES[c].rounds) + 3) * len(o) for c in names for o in OBJECTIVES.values())
+    extra = 2 if a.no_memory else 3  # warm-up rounds, and a memory child per organisation
+    total = sum(((a.rounds or CASES[c].rounds) + extra) * len(o) for c in names for o in OBJECTIVES.values())
     with tqdm(total=total, unit="step", mininterval=2) as bar:
         for name in names:
             case = CASES[name]
@@ -338,7 +335,7 @@ def main() -> None:
             gc.collect()
             for objective in OBJECTIVES:
                 bar.set_description(f"{name}: {objective}, memory")
-                space = memory(name, objective, a.threads, a.seed, bar)
+                space = {} if a.no_memory else memory(name, objective, a.threads, a.seed, bar)
                 bar.set_description(f"{name}: {objective}, time")
                 entry[objective] = timed(case, objective, entry["rounds"], a.seed, bar) | space
             result["cases"][name] = entry
@@ -347,10 +344,10 @@ def main() -> None:
     for name, entry in result["cases"].items():
         for objective in OBJECTIVES:
             e = entry[objective]
-            seconds, mib = e["seconds"], e["peak_mib"]
+            seconds, mib = e["seconds"], e.get("peak_mib")
             for other, r in e["ratio"].items():
                 times = f"{seconds['shipped']:.3f}", other, f"{seconds[other]:.3f}", common.shown(r)
-                space = f"{mib['shipped']:.0f} / {mib[other]:.0f}", f"{e['peak_ratio'][other]:.2f}x"
+                space = ("", "") if mib is None else (f"{mib['shipped']:.0f} / {mib[other]:.0f}", f"{e['peak_ratio'][other]:.2f}x")
                 lines.append((name, objective, *times, *space))
             if "ratio_with_cache" in e:
                 lines.append((name, objective, "+ cache", "plain", "", common.shown(e["ratio_with_cache"]), "", ""))

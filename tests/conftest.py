@@ -8,6 +8,8 @@ import pytest
 
 from reprolib.corpus.rows import Corpus, Row
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny models gain nothing from threads
+
 EOS, PAD = 0, 1
 
 

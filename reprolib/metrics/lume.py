@@ -76,7 +76,7 @@ def _scorer() -> Any:
 
 
 def rouge_l_recall(reference: str, output: str) -> float:
-    """Longest common subsequence of tokens over the tokens of the reference: LCS(r, o) / |r|.
+    """Longest common subsequence of tokens over the tokens of the reference: ``LCS(r, o) / len(r)``.
 
     Tokens are lower-cased runs of [a-z0-9], Porter-stemmed (package ``rouge_score``); a reference with
     no such token (other scripts) scores 0. Share in [0, 1]; an empty output gives 0. On forget rows

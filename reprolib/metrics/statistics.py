@@ -384,7 +384,7 @@ def gap_closed(value: float, target: float, twin: float, tolerance: float = 1e-9
     """Share of the way from target to twin: (m - target) / (twin - target).
 
     0 at the target (nothing forgotten), 1 at the retrained twin, above 1 beyond it, negative in the
-    wrong direction. No unit, unbounded. NaN where |twin - target| < ``tolerance`` (there is no gap
+    wrong direction. No unit, unbounded. NaN where ``abs(twin - target)`` < ``tolerance`` (there is no gap
     to close, a ratio would be noise) or an input is NaN; `gap_reason` gives the reason in words.
     Choose a tolerance above the noise of the metric: a tiny gap makes wild shares.
 

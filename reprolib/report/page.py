@@ -56,3 +56,191 @@ def card(method: str) -> Any:
     c = recipe(method).card
     lines = [("Idea", c.idea), ("Source", c.paper), ("Published", c.published), ("Cost of a step", c.cost), ("Trap", c.trap)]
     return say("\n".join(f"- **{k}.** {v}" for k, v in lines if v))
+
+
+Study = Mapping[str, list[Record]]
+
+
+def mean(records: Iterable[Record], metric: str) -> float:
+    """Mean of a metric over the seeds."""
+    values = [r.metrics[metric] for r in records]
+    return sum(values) / len(values)
+
+
+def _label(method: str) -> str:
+    from reprolib.recipes import recipe
+
+    return recipe(method).card.label
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _line(study: Study, method: str) -> str:
+    r = study[method]
+    return (
+        f"answers {_percent(mean(r, 'forget/questions'))} of the forget questions and {_percent(mean(r, 'retain/questions'))} of the "
+        f"retain questions, continues forget passages with ROUGE-L {_rouge(r):.2f}, keeps {_percent(mean(r, 'world/accuracy'))} of the "
+        f"world questions, and the attack's AUC is {mean(r, 'attack/auc'):.2f}"
+    )
+
+
+def _rouge(records: Iterable[Record], group: str = "forget") -> float:
+    """Mean ROUGE-L recall of the completion rows of a group, over tasks and seeds."""
+    values = [
+        (1 - v if group == "forget" else v)
+        for r in records
+        for k, v in r.metrics.items()
+        if k.startswith(f"lume/{group}/") and k.endswith("/sc")
+    ]
+    return sum(values) / len(values)
+
+
+def distance(study: Study, method: str) -> float:
+    """Mean absolute distance to the twin over five readings, each a share or an AUC; 0 is the twin itself.
+
+    Forget questions, forget passages (ROUGE-L), attack AUC, retain questions and world questions count alike.
+    """
+    readings = ("forget/questions", "attack/auc", "retain/questions", "world/accuracy")
+    parts = [abs(mean(study[method], m) - mean(study["twin"], m)) for m in readings]
+    parts.append(abs(_rouge(study[method]) - _rouge(study["twin"])))
+    return sum(parts) / len(parts)
+
+
+def _caveat(study: Study, methods: Iterable[str]) -> str:
+    n = min(len(study[m]) for m in methods)
+    gone = [f"{_label(m)} ({sum(r.status == 'diverged' for r in study[m])} of {len(study[m])} seeds)" for m in methods
+            if any(r.status == "diverged" for r in study[m])]  # fmt: skip
+    text = f" Means over {n} seed{'s' if n > 1 else ''}." + (" One seed says nothing about spread." if n == 1 else "")
+    return text + (f" Diverged: {', '.join(gone)}." if gone else "")
+
+
+def verdict(study: Study, method: str) -> Any:
+    """The one-sentence answer on top of a method page."""
+    return say(
+        f"```{{admonition}} In one sentence\n:class: tip\n{_label(method)} {_line(study, method)}. "
+        f"The twin {_line(study, 'twin')}.{_caveat(study, [method])}\n```"
+    )
+
+
+def answer(study: Study) -> Any:
+    """The answer on the landing page: methods in order of their distance to the twin."""
+    methods = [m for m in study if m not in LADDER]
+    order = sorted(methods, key=lambda m: distance(study, m))
+    best, worst = order[0], order[-1]
+    final = mean(study["random"], "lume/final")
+    beaten = [m for m in methods if mean(study[m], "lume/final") < final]
+    lines = [
+        f"Of {len(methods)} methods, **{_label(best)}** comes closest to the retrained twin: it {_line(study, best)}. "
+        f"The twin {_line(study, 'twin')}.",
+        f"Farthest from the twin is {_label(worst)}: it {_line(study, worst)}.",
+        f"The official score alone would mislead: random weights score {final:.2f}"
+        + (f", more than {' and '.join(_label(m) for m in beaten)}." if beaten else "; every method here scores more."),
+    ]
+    table = "\n".join(f"| {_label(m)} | {distance(study, m):.3f} |" for m in sorted([*order, *LADDER], key=lambda m: distance(study, m)))
+    return say(
+        "```{admonition} The answer\n:class: tip\n" + "\n\n".join(lines) + _caveat(study, methods) + "\n```\n\n"
+        "| model | mean distance to the twin |\n| --- | ---: |\n" + table + "\n\n"
+        "Distance: mean absolute difference to the twin over forget questions, forget passages, attack AUC, retain questions and "
+        "world questions (shares and an AUC, each from 0 to 1). It weighs the five alike, which is a choice; the figure shows them apart."
+    )
+
+
+def compare(real: Study, synthetic: Study) -> Any:
+    """Whether the methods come out in the same order on two testbeds."""
+    methods = [m for m in real if m not in LADDER]
+    orders = [sorted(methods, key=lambda m: distance(s, m)) for s in (real, synthetic)]
+    same = orders[0] == orders[1]
+    names = [", ".join(f"{_label(m)} ({distance(s, m):.2f})" for m in o) for s, o in zip((real, synthetic), orders, strict=True)]
+    first = "The order of the methods by distance to the twin is the same" if same else "The order of the methods differs"
+    bed = real["target"][0].spec.testbed, synthetic["target"][0].spec.testbed
+    return say(
+        f"```{{admonition}} In one sentence\n:class: tip\n{first}. On `{bed[0]}`: {names[0]}. On `{bed[1]}`: {names[1]}."
+        f"{_caveat(real, methods)}\n```"
+    )
+
+
+Sizes = Mapping[str, Mapping[float, list[Record]]]
+
+
+def answered(record: Record, given: int | None) -> float:
+    """Share of forget questions still answered among rows that were given (2), whose document was given in part (1),
+    of whose document nothing was given (0), or all (None). NaN where there are none."""
+    columns = record.rows
+    level = columns.get("given") or [2] * len(columns["group"])
+    hits = [
+        s for g, k, s, v in zip(columns["group"], columns["kind"], columns["score"], level, strict=True)
+        if g == "forget" and k == "qa" and (given is None or v == given)
+    ]  # fmt: skip
+    return sum(hits) / len(hits) if hits else float("nan")
+
+
+def _over(records: Iterable[Record], given: int | None) -> float:
+    values = [answered(r, given) for r in records]
+    return sum(values) / len(values)
+
+
+def size_answer(by_documents: Sizes, by_rows: Sizes) -> Any:
+    """What the ablation of the forget set's size says, in a sentence a method."""
+    lines = []
+    for m in by_documents:
+        shares = sorted(s for s in by_documents[m] if s < 1)
+        small, large = shares[0], shares[-1]
+        row = min(by_rows[m])
+        lines.append(
+            f"{_label(m)}: given {_percent(small)} of the documents, {_percent(_over(by_documents[m][small], 0))} of the questions about "
+            f"documents *not* given are still answered; given {_percent(large)}, {_percent(_over(by_documents[m][large], 0))}. Given "
+            f"{_percent(row)} of every document's rows, {_percent(_over(by_rows[m][row], 1))} of the questions *not* given are. Retain "
+            f"questions answered at these three: {_percent(mean(by_documents[m][small], 'retain/questions'))}, "
+            f"{_percent(mean(by_documents[m][large], 'retain/questions'))}, {_percent(mean(by_rows[m][row], 'retain/questions'))}."
+        )
+    n = len(next(iter(next(iter(by_documents.values())).values())))
+    return say(
+        "```{admonition} The answer\n:class: tip\n" + "\n\n".join(lines) + f"\n\nMeans over {n} seed{'s' if n > 1 else ''}. Forgetting of what "
+        "was not given is no success where retain questions go with it: it is then damage, not generalisation.\n```"
+    )
+
+
+def size_table(by_documents: Sizes, by_rows: Sizes) -> Any:
+    """Every setting of the ablation with its means over seeds."""
+    from reprolib.report.tables import Table
+
+    rows = []
+    for what, group in (("documents", by_documents), ("rows of each document", by_rows)):
+        for m, shares in group.items():
+            for share, records in sorted(shares.items()):
+                cells = {"method": _label(m), "share of": what, "given": f"{100 * share:g} %", "rows given": records[0].cost["forget_rows_given"]}
+                for level, name in ((2, "given: answered"), (1, "rest of their documents"), (0, "documents not given")):
+                    value = _over(records, level)
+                    cells[name] = "" if value != value else f"{value:.2f}"
+                cells |= {"retain answered": f"{mean(records, 'retain/questions'):.2f}", "attack AUC": f"{mean(records, 'attack/auc'):.2f}"}
+                rows.append(cells)
+    return Table.of(rows, caption="Share of questions answered after unlearning; means over seeds.")
+
+
+def status(every: bool = True) -> Any:
+    """What exists, what is missing, what failed: counts by block, then every run."""
+    from reprolib.grid import Grid
+    from reprolib.record import path_of, read, results_dir
+
+    grid = Grid.load()
+    head = ["| block | runs | done | diverged | failed | missing |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| run | seed | fingerprint | status | train s | made with |", "| --- | ---: | --- | --- | ---: | --- |"]
+    for name, specs in grid.blocks.items():
+        counts = dict.fromkeys(("done", "diverged", "failed", "missing"), 0)
+        for s in specs:
+            path = path_of(s)
+            if path.exists():
+                r = read(path)
+                state = r.status
+                made = f"{r.provenance['machine']['gpu'] or r.provenance['machine']['cpu']}, {(r.provenance['commit'] or '?')[:8]}"
+                cost = f"{r.cost.get('train_s', 0):.0f}"
+            else:
+                state, made, cost = ("failed" if (results_dir() / "failed" / path.name).exists() else "missing"), "", ""
+            counts[state] += 1
+            slug = "_".join(s.slug.split("_")[1:]).replace("_", ", ")
+            lines.append(f"| {s.method} on {s.testbed}{', ' + slug if slug else ''} | {s.seed} | `{s.fingerprint}` | {state} | {cost} | {made} |")
+        head.append(f"| {name} | {len(specs)} | " + " | ".join(str(v) for v in counts.values()) + " |")
+    more = "\n\n## Every run\n\n" + "\n".join(lines) if every else ""
+    return say("\n".join(head) + "\n\n`make book` computes what is missing; `make study` computes everything from nothing." + more)

@@ -1,0 +1,57 @@
+"""The benchmarks run, and both organisations compute the same. Nothing is said about time."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def start(script: str, *options: str, cache: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options],
+        capture_output=True,
+        text=True,
+        cwd=cache,
+        env={**os.environ, "REPROLIB_CACHE": str(cache), "REPROLIB_DEVICE": "cpu"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def read(path: Path) -> dict:
+    text = path.read_text(encoding="utf-8")
+    assert str(Path.home()) not in text and str(BENCHMARKS.parent) not in text, "an absolute path leaves the machine"
+    content = json.loads(text)
+    assert content["machine"]["cpu"] and content["versions"]["torch"]
+    return content
+
+
+def test_step(tmp_path):
+    out = tmp_path / "step.json"
+    printed = start("step.py", "--cases", "minute", "--rounds", "2", "--no-memory", "--out", str(out), cache=tmp_path)
+    case = read(out)["cases"]["minute"]
+    assert "graddiff" in printed and "npo" in printed
+    for objective, others in (("graddiff", {"plain", "plain-hf"}), ("npo", {"plain"})):
+        assert set(case[objective]["ratio"]) == others
+        assert all(r["rounds"] == 2 and r["low"] <= r["median"] <= r["high"] for r in case[objective]["ratio"].values())
+        assert max(case[objective]["largest_relative_difference"].values()) < 1e-5
+
+
+def test_step_memory_child(tmp_path):
+    printed = start("step.py", "--child", "minute", "npo", "plain", cache=tmp_path)
+    assert json.loads(printed.strip().splitlines()[-1])["peak"] >= 0
+
+
+def test_evaluate(tmp_path):
+    out = tmp_path / "evaluate.json"
+    options = ("--start", "random", "--documents", "1", "--epochs", "1", "--rounds", "1", "--out", str(out))
+    start("evaluate.py", *options, cache=tmp_path)
+    content = read(out)
+    assert set(content["models"]) == {"target", "half unlearned"}
+    for model in content["models"].values():
+        assert set(model["ratio"]) == {"shipped", "shipped, all generated"}
+        gaps = model["largest_difference"]
+        assert gaps["score"] == gaps["em"] == gaps["es"] == 0 and gaps["nll"] <= 1e-4

@@ -84,7 +84,7 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
             divergence = _kl(scored, tokens, indices, exam.target) if kl is not None else None
             at = 0
             for b, i in enumerate(indices):
-                size, answer = tokens.n_labels(i), len(tokens.ids[i]) - tokens.prompt[i]
+                size, answer = tokens.n_labels(i), tokens.n_answer(i)
                 here = slice(at + size - answer, at + size)
                 columns["nll"][i] = -logp[here].mean()
                 columns["em"][i] = memorisation.exact_memorisation(guesses[here], labels[here], drop_last=True)
@@ -114,7 +114,7 @@ def _kl(scored, tokens: Tokens, indices: Sequence[int], target: Cached) -> list[
     from reprolib.objectives.likelihood import kl_divergence
 
     sizes = [tokens.n_labels(i) for i in indices]
-    answers = [len(tokens.ids[i]) - tokens.prompt[i] for i in indices]
+    answers = [tokens.n_answer(i) for i in indices]
     logits = [x[-a:] for x, a in zip(scored.logits.split(sizes), answers, strict=True)]
     return [
         float(kl_divergence(x, target.logits[i].to(x.device)).mean()) for x, i in zip(logits, indices, strict=True)

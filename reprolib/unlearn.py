@@ -7,6 +7,7 @@ there is to save.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from reprolib.checkpoint import Checkpoint
 from reprolib.corpus.batching import Tokens, buckets, collate
 from reprolib.models import device
-from reprolib.models.policy import Policy, cache_reference
+from reprolib.models.policy import Cached, Live, Policy, cache_reference, causal_lm
 from reprolib.objectives import References, StepBatch
 from reprolib.recipes.base import Schedule, Stage
 from reprolib.seeds import derive
@@ -198,15 +199,27 @@ def micro_batches(rows, forget: Tokens, retain: Tokens, max_tokens: int, to) -> 
             yield StepBatch(batch if side == "forget" else None, batch if side == "retain" else None, units)
 
 
+CACHE_BYTES = 2 << 30  # reference logits beyond this are computed in every step instead of kept
+
+
 def make_references(policy: Policy, stages: Sequence[Stage], forget: Tokens, retain: Tokens) -> References:
-    """Compute once what any stage's terms need of the weights before unlearning."""
-    cached = {}
+    """What the stages' terms need of the weights before unlearning, as cheaply as it can be had.
+
+    Sequence log-probabilities are always computed once and kept. Logits are kept if they fit into
+    CACHE_BYTES; else the adapter is switched off (a single LoRA stage) or a frozen copy is run.
+    """
+    kept: dict[str, Cached | Live] = {}
+    vocabulary = causal_lm(policy.lm).config.vocab_size
     for side, tokens in (("forget", forget), ("retain", retain)):
         terms = [getattr(s.objective, side) for s in stages]
         needs = {t.needs for t in terms if t is not None and t.needs}
-        if needs:
-            cached[side] = cache_reference(policy, tokens, "logits" if "logits" in needs else "sequence")
-    return References(**cached)
+        size = 4 * vocabulary * sum(tokens.n_labels(i) for i in range(len(tokens)))
+        if "logits" in needs and size > CACHE_BYTES:
+            adapter_off = len(stages) == 1 and stages[0].trainable.adapter
+            kept[side] = Live(None if adapter_off else copy.deepcopy(policy).eval().requires_grad_(False))
+        elif needs:
+            kept[side] = cache_reference(policy, tokens, "logits" if "logits" in needs else "sequence")
+    return References(**kept)
 
 
 def global_norm(parameters, clip: float | None) -> float:

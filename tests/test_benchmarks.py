@@ -47,8 +47,8 @@ def test_step_memory_child(tmp_path):
 
 def test_evaluate(tmp_path):
     out = tmp_path / "evaluate.json"
-    options = ("--start", "random", "--documents", "1", "--epochs", "1", "--rounds", "1", "--out", str(out))
-    start("evaluate.py", *options, cache=tmp_path)
+    options = ("--start", "random", "--documents", "1", "--epochs", "1", "--rounds", "1", "--max-new-tokens", "12")
+    start("evaluate.py", *options, "--out", str(out), cache=tmp_path)
     content = read(out)
     assert set(content["models"]) == {"target", "half unlearned"}
     for model in content["models"].values():

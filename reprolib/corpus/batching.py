@@ -33,7 +33,11 @@ class Tokens:
 
     def n_labels(self, i: int) -> int:
         """Labelled positions of row i (the very first token of a text is never predicted)."""
-        return len(self.ids[i]) - (self.prompt[i] if self.labels[i] == "answer" else 1)
+        return self.n_answer(i) if self.labels[i] == "answer" else len(self.ids[i]) - 1
+
+    def n_answer(self, i: int) -> int:
+        """Predicted positions of row i's answer: all its tokens, but for the first if there is no prompt before it."""
+        return len(self.ids[i]) - max(1, self.prompt[i])
 
 
 @dataclass(frozen=True, slots=True)

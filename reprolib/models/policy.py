@@ -84,6 +84,9 @@ class Cached:
     sequence: torch.Tensor | None = None
     logits: tuple[torch.Tensor, ...] | None = None
 
+    def on(self, policy: nn.Module, rows: Batch) -> Cached:
+        return self
+
     def sequence_logp(self, index: torch.Tensor) -> torch.Tensor:
         assert self.sequence is not None, "the objective did not declare that it needs reference sequence log-probs"
         return self.sequence[index.to(self.sequence.device)].to(index.device)
@@ -91,6 +94,40 @@ class Cached:
     def token_logits(self, index: torch.Tensor) -> torch.Tensor:
         assert self.logits is not None, "the objective did not declare that it needs reference logits"
         return torch.cat([self.logits[i] for i in index.tolist()]).to(index.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A reference that is run beside the policy in every step, for values too large to keep.
+
+    ``frozen``: a copy of the policy before unlearning; None: the policy itself with its adapter switched off,
+    which needs no second copy of the weights.
+    """
+
+    frozen: Policy | None = None
+
+    @torch.no_grad()
+    def on(self, policy: nn.Module, rows: Batch) -> _Bound:
+        if self.frozen is not None:
+            return _Bound(self.frozen(rows))
+        with getattr(policy, "module", policy).lm.disable_adapter():
+            return _Bound(policy(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Reference values of one batch; the rows asked for are those that were scored."""
+
+    scored: Scored
+
+    def sequence_logp(self, index: torch.Tensor) -> torch.Tensor:
+        return self.scored.sequence_logp
+
+    def token_logits(self, index: torch.Tensor) -> torch.Tensor:
+        return self.scored.logits
+
+
+Reference = Cached | Live
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 
 from reprolib.corpus.batching import Batch
 from reprolib.errors import SpecError
-from reprolib.models.policy import Cached, Policy, Scored
+from reprolib.models.policy import Cached, Policy, Reference, Scored
 
 
 class Loss(NamedTuple):
@@ -47,10 +47,10 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Cached reference values of the two sets (None where no term needs them)."""
+    """The model before unlearning, as the terms of the two sets see it (None where no term needs it)."""
 
-    forget: Cached | None = None
-    retain: Cached | None = None
+    forget: Reference | None = None
+    retain: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,8 @@ class Objective:
             parts[side] = torch.zeros((), device=policy.device if rows is None else rows.ids.device)
             if term is None or rows is None:
                 continue
-            values = term(policy(rows), getattr(reference, side))
+            start = getattr(reference, side)
+            values = term(policy(rows), start.on(policy, rows) if term.needs and start else None)
             part = values.sum() / batch.units[f"{side}/{term.unit}"]
             parts[side] = part.detach()
             weighted = getattr(self, f"{side}_weight") * part

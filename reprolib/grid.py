@@ -52,7 +52,12 @@ class Grid:
             raise SpecError(unknown("grid", name, ("study", "smoke")))
         small = raw.get("smoke", {}) if name == "smoke" else {}
         seeds = tuple(small.get("seeds", raw["seeds"]))
-        blocks = {b: tuple(_expand(b, axes, seeds, small, path)) for b, axes in raw["blocks"].items()}
+        blocks = {}
+        for b, axes in raw["blocks"].items():
+            own = dict(axes)
+            chosen = own.pop("seeds", None) or seeds  # a block may have seeds of its own
+            left_out = b in small.get("blocks_left_out", ())
+            blocks[b] = () if left_out else tuple(_expand(b, own, seeds if small else chosen, small, path))
         pages = {}
         for page, entry in raw["pages"].items():
             wrong = [b for b in entry.get("blocks", []) if b not in blocks]

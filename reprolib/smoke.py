@@ -11,7 +11,7 @@ import time
 from reprolib.errors import ReprolibError
 from reprolib.record import project_root
 
-BOOK = ("_config.yml", "_toc.yml", "references.bib", "book", "study.yml")
+BOOK = ("_config.yml", "_toc.yml", "references.bib", "book", "notebooks", "study.yml")
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from reprolib.report.page import (
     compare,
     gather,
     say,
+    search,
     settings,
     size_answer,
     size_table,
@@ -16,6 +17,6 @@ from reprolib.report.page import (
 )
 
 __all__ = [
-    "answer", "card", "compare", "figures", "gather", "say", "settings", "size_answer", "size_table", "source",
+    "answer", "card", "compare", "figures", "gather", "say", "search", "settings", "size_answer", "size_table", "source",
     "status", "style", "summary", "tables", "verdict",
 ]  # fmt: skip

@@ -1,0 +1,156 @@
+"""Tables and stamps: HTML for the page, CSV for whoever wants the numbers."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reprolib.record import Record, path_of, results_dir
+from reprolib.report import style, summary
+
+LADDER = ("target", "twin", "random", "always_eos")
+COLUMNS = (*summary.ASPECTS, "retain_kl", "task_aggregate", "mia_score", "final_score")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; shown as HTML that scrolls sideways on narrow screens."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    help: Mapping[str, str] | None = None  # header -> tooltip
+    rule_after: int = 0  # rows above a separating rule
+    data: tuple[Mapping[str, Any], ...] = ()  # plain values for the CSV; the cells themselves if empty
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], caption: str = "") -> Table:
+        header = tuple(rows[0])
+        return cls(header, tuple(tuple(str(r[k]) for k in header) for r in rows), caption, data=tuple(rows))
+
+    def _repr_html_(self) -> str:
+        tips = self.help or {}
+        titles = [html.escape(tips.get(h, ""), quote=True) for h in self.header]
+        head = "".join(f'<th scope="col" title="{t}">{html.escape(h)}</th>' for t, h in zip(titles, self.header, strict=True))
+        body = []
+        for n, row in enumerate(self.rows):
+            cells = "".join(f"<td>{c}</td>" for c in row[1:])
+            mark = ' class="rule"' if self.rule_after and n == self.rule_after else ""
+            body.append(f'<tr{mark}><th scope="row">{row[0]}</th>{cells}</tr>')
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return (
+            f'<div class="result-table" tabindex="0"><table class="result">{caption}<thead><tr>{head}</tr></thead>'
+            f"<tbody>{''.join(body)}</tbody></table></div>"
+        )
+
+    def csv(self, name: str) -> Table:
+        """Also write ``results/tables/<name>.csv``; returns the table itself."""
+        data = self.data or tuple(dict(zip(self.header, r, strict=True)) for r in self.rows)
+        out = io.StringIO()
+        writer = csv.DictWriter(out, fieldnames=list(data[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(data)
+        path = results_dir() / "tables" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(out.getvalue(), encoding="utf-8")
+        return self
+
+
+def number(x: float) -> str:
+    return "–" if not math.isfinite(x) else f"{x:.2f}"
+
+
+def cell(i: Any) -> str:
+    """Estimate with its interval, e.g. ``0.98 [0.96, 0.99]``."""
+    if not (math.isfinite(i.low) and math.isfinite(i.high)):
+        return number(i.estimate)
+    return f'{number(i.estimate)} <span class="interval">[{number(i.low)}, {number(i.high)}]</span>'
+
+
+def scores(study: Mapping[str, Sequence[Record]], names: Sequence[str] = COLUMNS, caption: str = "") -> Table:
+    """Methods against readings, each a mean over seeds with its 95 % interval; the sanity ladder on top."""
+    readings = [summary.READINGS[n] for n in names]
+    heads = {r.name: f"{r.label} {r.arrow}" for r in readings}
+    order = [m for m in LADDER if m in study] + [m for m in study if m not in LADDER]
+    rows, data = [], []
+    for method in order:
+        records = study[method]
+        intervals = {r.name: summary.interval(records, r.name) for r in readings}
+        gone = sum(r.status == "diverged" for r in records)
+        note = f' <span class="diverged">({gone} of {len(records)} diverged)</span>' if gone else ""
+        swatch = f'<span class="swatch" style="background:{style.colour(method)}"></span>'
+        rows.append((swatch + html.escape(style.label(method)) + note, *(cell(intervals[r.name]) for r in readings)))
+        data.append(
+            {"method": method, "seeds": len(records), "diverged": gone}
+            | {f"{k}{end}": round(v, 4) for r in readings for k, i in [(r.name, intervals[r.name])]
+               for end, v in (("", i.estimate), ("_low", i.low), ("_high", i.high))}
+        )  # fmt: skip
+    n = min(len(r) for r in study.values())
+    seeds = f" {n} seeds." if n > 1 else " One seed: intervals are over documents only."
+    help_ = {heads[r.name]: r.help for r in readings}
+    header = ("model", *heads.values())
+    return Table(header, tuple(rows), caption + "." + seeds, help_, sum(m in LADDER for m in order), tuple(data))
+
+
+def stamp(records: Sequence[Record], notebook: str) -> Any:
+    """Provenance: which records, made where, from which code; whether they are stale; and how to make them again."""
+    from IPython.display import HTML
+
+    stale = [r for r in records if _stale(r)]
+    facts = {
+        "records": f"{len(records)}, fingerprints " + ", ".join(f"<code>{r.fingerprint}</code>" for r in records[:6])
+        + (" …" if len(records) > 6 else ""),
+        "seeds": ", ".join(str(s) for s in sorted({r.spec.seed for r in records})),
+        "commit": ", ".join(sorted({_commit(r) for r in records})),
+        "hardware": ", ".join(sorted({r.provenance["machine"]["gpu"] or r.provenance["machine"]["cpu"] for r in records})),
+        "versions": ", ".join(f"{k} {v}" for k, v in records[0].provenance["versions"].items() if v),
+        "made": _span(sorted(r.provenance["time"][:10] for r in records)),
+        "unlearning": f"{_range([r.cost['train_s'] for r in records])} s a run, measuring along the way included",
+        "evaluation": f"{_range([r.cost['evaluate_s'] for r in records])} s a run",
+    }  # fmt: skip
+    for r in records:
+        if r.status != "done":
+            facts[f"{r.status}: {r.spec.method}, seed {r.spec.seed}"] = html.escape(r.reason)
+    badge = (
+        f'<span class="badge stale">stale: {len(stale)} of {len(records)} records belong to older settings</span>'
+        if stale else '<span class="badge fresh">records match the present code, settings and data</span>'
+    )  # fmt: skip
+    spec = records[0].spec
+    command = f"papermill {notebook} out.ipynb -p testbed {spec.testbed}"
+    if len({r.spec.seed for r in records}) == 1:
+        command += f" -p seed {spec.seed}"
+    where = f"results/{path_of(spec).parent.relative_to(results_dir())}/"
+    lines = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
+    return HTML(
+        f'<div class="stamp">{badge}<div class="result-table" tabindex="0"><table>{lines}'
+        f"<tr><th scope='row'>files</th><td><code>{where}</code></td></tr></table></div>"
+        f"<p>Make this page again; without the records, it computes them:</p><pre><code>{html.escape(command)}</code></pre></div>"
+    )
+
+
+def _stale(record: Record) -> bool:
+    try:
+        return record.spec.fingerprint != record.fingerprint
+    except ValueError:  # e.g. an option that the recipe no longer has
+        return True
+
+
+def _commit(record: Record) -> str:
+    commit = record.provenance["commit"]
+    if not commit:
+        return "unknown"
+    return f"<code>{commit[:10]}</code>" + (" with local changes" if record.provenance["dirty"] else "")
+
+
+def _span(days: Sequence[str]) -> str:
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.0f}" if round(low) == round(high) else f"{low:.0f} to {high:.0f}"

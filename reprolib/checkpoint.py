@@ -29,6 +29,13 @@ class State:
     movable: dict[str, torch.Tensor]
     optim: dict[str, torch.Tensor]
 
+    def restore_base(self, lm: nn.Module) -> None:
+        """Put the weights of the present stage's start back (in the first stage none are held)."""
+        with torch.no_grad():
+            for name, p in lm.named_parameters():
+                if self.base and p.is_floating_point():
+                    p.copy_(self.base[name])
+
     def restore(self, movable: Mapping[str, nn.Parameter], optimizer, scheduler) -> None:
         """Put weights, optimizer state and learning rates back. A checkpoint at a stage's start holds none of them."""
         if not self.movable:
@@ -84,8 +91,8 @@ class Checkpoint:
         self._write(tensors, stage, step, outcome, meta)
 
     def save_stage(self, stage: int, outcome, lm: nn.Module) -> None:
-        """At the start of a later stage: all weights, no optimizer."""
-        self._base = {k: v.detach().clone().cpu() for k, v in lm.state_dict().items()}
+        """At the start of a later stage: all weights that can have moved (so none in 4 or 8 bits), no optimizer."""
+        self._base = {k: v.detach().clone().cpu() for k, v in lm.named_parameters() if v.is_floating_point()}
         self._write({f"base/{k}": v for k, v in self._base.items()}, stage, 0, outcome, {})
 
     def _write(self, tensors: dict[str, torch.Tensor], stage: int, step: int, outcome, meta: dict[str, Any]) -> None:
@@ -97,7 +104,8 @@ class Checkpoint:
         os.replace(part, self.path)
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        for leftover in (self.path, *self.path.parent.glob(f"{self.path.stem}.*.part")):  # of saves that were killed
+            leftover.unlink(missing_ok=True)
         if self.path.parent.exists() and not any(self.path.parent.iterdir()):
             shutil.rmtree(self.path.parent, ignore_errors=True)
 

@@ -68,7 +68,10 @@ def unlearn(
     if state:
         first_stage, first_step = state.meta["stage"], state.meta["step"]
         outcome = Outcome(**state.meta["outcome"])
-        policy.lm.load_state_dict(state.base, strict=False)  # what earlier stages changed
+        if quantised(policy.lm):  # there the adapter of earlier stages stands beside the weights: put one in place
+            for number, stage in enumerate(stages[:first_stage]):
+                policy = Policy(stage.trainable.attach(policy.lm, derive(seed, number))).to(accelerator.device)
+        state.restore_base(policy.lm)  # what earlier stages changed
     elif measure:
         outcome.trajectory.append({"step": 0, "stage": "", **measure(policy.lm)})
 
@@ -120,8 +123,8 @@ def unlearn(
                     outcome.trajectory.append(point | measure(policy.lm))
                     prepared.train()
                     bar.set_postfix({k: f"{v:.2f}" for k, v in point.items() if k.startswith("loss")}, refresh=False)
-                    if checkpoint:
-                        checkpoint.save(number, step + 1, outcome, movable, optimizer, scheduler)
+                if checkpoint and done + 1 in marks:
+                    checkpoint.save(number, step + 1, outcome, movable, optimizer, scheduler)
             policy = Policy(detach(policy.lm))
             if outcome.status == "diverged":
                 break
@@ -215,7 +218,8 @@ def make_references(policy: Policy, stages: Sequence[Stage], forget: Tokens, ret
         needs = {t.needs for t in terms if t is not None and t.needs}
         size = 4 * vocabulary * sum(tokens.n_labels(i) for i in range(len(tokens)))
         if "logits" in needs and size > CACHE_BYTES:
-            adapter_off = len(stages) == 1 and stages[0].trainable.adapter
+            # (PiSSA takes its adapter out of the base, which alone is then not the model before unlearning)
+            adapter_off = len(stages) == 1 and stages[0].trainable.adapter and stages[0].trainable.init == "default"
             kept[side] = Live(None if adapter_off else copy.deepcopy(policy).eval().requires_grad_(False))
         elif needs:
             kept[side] = cache_reference(policy, tokens, "logits" if "logits" in needs else "sequence")
@@ -237,6 +241,10 @@ def share_unchanged(before, after) -> float:
 def detach(lm: nn.Module) -> nn.Module:
     """Merge a LoRA adapter into a full-precision base; on a quantised base it stays beside the weights."""
     if hasattr(lm, "peft_config"):
-        quantised = getattr(lm.get_base_model(), "quantization_method", None) is not None
-        return lm if quantised else lm.merge_and_unload()
+        return lm if quantised(lm) else lm.merge_and_unload()
     return lm
+
+
+def quantised(lm: nn.Module) -> bool:
+    """Whether the base weights are in 4 or 8 bits, so that nothing can be merged into them."""
+    return getattr(causal_lm(lm), "quantization_method", None) is not None

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from reprolib.checkpoint import Checkpoint
 from reprolib.corpus.batching import Tokens, encode_rows
 from reprolib.errors import RecordError, SpecError
-from reprolib.models.adapters import named
+from reprolib.models.adapters import LoRA, named
 from reprolib.objectives import KL, NLL, NPO, Ascent, Objective
 from reprolib.optim import SGD, AdamW
 from reprolib.recipes.base import Schedule, Stage
@@ -299,6 +299,26 @@ def test_share_of_weights_that_the_first_step_left():
     assert outcome.unchanged_after_first_step == same / sum(p.numel() for p in start.parameters())
 
 
+def test_a_live_reference_trains_like_a_kept_one(monkeypatch):
+    def trained(stages):
+        lm, outcome = run(stages, points=2)
+        return lm, outcome.trajectory
+
+    for plan in (
+        (stage("lora", PAIRED, "lora-4", optimizer=SGD(lr=0.1)),),  # the adapter switched off
+        (stage("full", PAIRED, optimizer=SGD(lr=0.1)), stage("again", PAIRED, optimizer=SGD(lr=0.1))),  # a frozen copy
+        (stage("pissa", PAIRED, LoRA(rank=4, alpha=8, init="pissa"), optimizer=SGD(lr=0.1)),),
+    ):
+        monkeypatch.setattr("reprolib.unlearn.CACHE_BYTES", 2**40)
+        kept, expected = trained(plan)
+        monkeypatch.setattr("reprolib.unlearn.CACHE_BYTES", 0)
+        live, found = trained(plan)
+        for a, b in zip(kept.parameters(), live.parameters(), strict=True):
+            assert (a - b).abs().max() < 1e-5
+        assert found[-1]["loss"] == pytest.approx(expected[-1]["loss"], abs=1e-4)
+        assert found[-1]["loss_retain"] > 1e-4  # the KL has something to compare
+
+
 # --- divergence -----------------------------------------------------------------------------------------------
 
 
@@ -328,17 +348,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_the_last_weights(at):
 
 
 @pytest.mark.parametrize("trainable", ["full", "lora-4"])
-@pytest.mark.parametrize("lr", [1e9, 1e38])
-def test_an_absurd_learning_rate_ends_as_diverged_with_finite_weights(lr, trainable):
-    lm, outcome = run((stage(trainable=trainable, epochs=20, optimizer=AdamW(lr=lr)),))
+def test_an_absurd_learning_rate_ends_as_diverged_with_finite_weights(trainable):
+    lm, outcome = run((stage(trainable=trainable, epochs=20, optimizer=AdamW(lr=1e9)),))
     assert outcome.status == "diverged" and "loss" in outcome.reason
     assert outcome.steps < 40
-    assert all(torch.isfinite(p).all() for p in lm.parameters())
-
-
-def test_weights_that_overflow_in_the_very_last_step_are_not_called_done():
-    lm, outcome = run((stage(epochs=0.5, optimizer=SGD(lr=1e300), clip=None),))
-    assert outcome.status == "diverged"
     assert all(torch.isfinite(p).all() for p in lm.parameters())
 
 

@@ -106,6 +106,14 @@ class LoRA:
             init_lora_weights=True if self.init == "default" else "pissa",
             task_type="CAUSAL_LM",
         )
+        if hasattr(lm, "peft_config"):  # an earlier stage's, on a quantised base that it cannot be merged into
+            had = lm.peft_config["default"]
+            if any(getattr(had, k) != getattr(config, k) for k in ("r", "lora_alpha", "lora_dropout", "init_lora_weights")):
+                raise SpecError(
+                    f"{self} cannot follow an adapter of rank {had.r}, alpha {had.lora_alpha} on a quantised base, where "
+                    "adapters are not merged between stages; give all stages the same LoRA, or use precision='fp32'."
+                )
+            return lm  # it goes on training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "lora-init"))
             return get_peft_model(lm, config)

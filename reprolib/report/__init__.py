@@ -5,6 +5,7 @@ from reprolib.report.page import (
     answer,
     card,
     compare,
+    distances,
     gather,
     say,
     search,
@@ -17,6 +18,6 @@ from reprolib.report.page import (
 )
 
 __all__ = [
-    "answer", "card", "compare", "figures", "gather", "say", "search", "settings", "size_answer", "size_table", "source",
-    "status", "style", "summary", "tables", "verdict",
+    "answer", "card", "compare", "distances", "figures", "gather", "say", "search", "settings", "size_answer", "size_table",
+    "source", "status", "style", "summary", "tables", "verdict",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ Study = Mapping[str, Sequence[Record]]
 def headline(study: Study) -> tuple[Any, str]:
     """One panel per aspect, one row per method: dots are seeds, bars intervals; lines mark target and twin."""
     methods = [m for m in study if m not in LADDER]
-    fig, axes = plt.subplots(1, len(ASPECTS), figsize=(11, 1.35 + 0.42 * len(methods)), sharey=True)
+    fig, axes = plt.subplots(1, len(ASPECTS), figsize=(8.8, 1.5 + 0.42 * len(methods)), sharey=True)
     words = []
     for axis, name in zip(axes, ASPECTS, strict=True):
         twin, target = (summary.interval(study[m], name).estimate for m in ("twin", "target"))
@@ -138,10 +138,10 @@ def sizes(settings: Mapping[str, Mapping[float, Sequence[Record]]], x_label: str
             runs = np.array([[answered(r, level) for r in shares[s]] for s in points])
             if not np.isfinite(runs).any():
                 continue
-            axis.plot(x, np.nanmean(np.where(np.isfinite(runs), runs, np.nan), axis=1), color=shade, marker=mark, label=text)
+            ends = runs.mean(axis=1)  # NaN where a share leaves no such rows
+            axis.plot(x, ends, color=shade, marker=mark, label=text)
             for seed in runs.T:
                 axis.plot(x, seed, color=shade, marker=mark, linestyle="", alpha=0.4, markersize=4)
-            ends = runs[:, :].mean(axis=1)
             seen = np.isfinite(ends)
             words.append(f"{style.label(method)}, {text}: {ends[seen][0]:.2f} at {np.array(x)[seen][0]:g} %, "
                          f"{ends[seen][-1]:.2f} at {np.array(x)[seen][-1]:g} %")  # fmt: skip

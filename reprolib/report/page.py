@@ -78,11 +78,16 @@ def _percent(value: float) -> str:
 
 
 def _line(study: Study, method: str) -> str:
-    r = study[method]
+    """What a model does, with the twin's value in parentheses."""
+    r, t = study[method], study["twin"]
+
+    def pair(metric: str) -> str:
+        return f"{_percent(mean(r, metric))} ({_percent(mean(t, metric))})"
+
     return (
-        f"answers {_percent(mean(r, 'forget/questions'))} of the forget questions and {_percent(mean(r, 'retain/questions'))} of the "
-        f"retain questions, continues forget passages with ROUGE-L {_rouge(r):.2f}, keeps {_percent(mean(r, 'world/accuracy'))} of the "
-        f"world questions, and the attack's AUC is {mean(r, 'attack/auc'):.2f}"
+        f"still answers {pair('forget/questions')} of the forget questions, keeps {pair('retain/questions')} of the retain and "
+        f"{pair('world/accuracy')} of the world questions, continues forget passages with ROUGE-L {_rouge(r):.2f} ({_rouge(t):.2f}), "
+        f"and leaves the loss attack an AUC of {mean(r, 'attack/auc'):.2f} ({mean(t, 'attack/auc'):.2f})"
     )
 
 
@@ -119,31 +124,38 @@ def _caveat(study: Study, methods: Iterable[str]) -> str:
 def verdict(study: Study, method: str) -> Any:
     """The one-sentence answer on top of a method page."""
     return say(
-        f"```{{admonition}} In one sentence\n:class: tip\n{_label(method)} {_line(study, method)}. "
-        f"The twin {_line(study, 'twin')}.{_caveat(study, [method])}\n```"
+        f"```{{admonition}} In one sentence\n:class: tip\n{_label(method)} {_line(study, method)}; in parentheses, the twin."
+        f"{_caveat(study, [method])}\n```"
     )
 
 
 def answer(study: Study) -> Any:
-    """The answer on the landing page: methods in order of their distance to the twin."""
+    """The answer on the landing page: the method closest to the twin, the one farthest from it, and a warning."""
     methods = [m for m in study if m not in LADDER]
     order = sorted(methods, key=lambda m: distance(study, m))
     best, worst = order[0], order[-1]
     final = mean(study["random"], "lume/final")
-    beaten = [m for m in methods if mean(study[m], "lume/final") < final]
+    beaten = [_label(m) for m in methods if mean(study[m], "lume/final") < final]
     lines = [
-        f"Of {len(methods)} methods, **{_label(best)}** comes closest to the retrained twin: it {_line(study, best)}. "
-        f"The twin {_line(study, 'twin')}.",
+        f"Of {len(methods)} methods, **{_label(best)}** comes closest to a model retrained without the forget set (the *twin*, in "
+        f"parentheses): it {_line(study, best)}.",
         f"Farthest from the twin is {_label(worst)}: it {_line(study, worst)}.",
         f"The official score alone would mislead: random weights score {final:.2f}"
-        + (f", more than {' and '.join(_label(m) for m in beaten)}." if beaten else "; every method here scores more."),
+        + (f", more than {', '.join(beaten)}." if beaten else "; every method here scores more."),
     ]
-    table = "\n".join(f"| {_label(m)} | {distance(study, m):.3f} |" for m in sorted([*order, *LADDER], key=lambda m: distance(study, m)))
+    bullets = "\n".join(f"- {x}" for x in lines)
+    return say("```{admonition} The answer\n:class: tip\n" + bullets + "\n\n" + _caveat(study, methods).strip() + "\n```")
+
+
+def distances(study: Study) -> Any:
+    """Every model's mean distance to the twin, with the share of the target's distance that it closes."""
+    start = distance(study, "target")
+    order = sorted(study, key=lambda m: distance(study, m))
+    rows = "\n".join(f"| {_label(m)} | {distance(study, m):.3f} | {_percent(1 - distance(study, m) / start)} |" for m in order)
     return say(
-        "```{admonition} The answer\n:class: tip\n" + "\n\n".join(lines) + _caveat(study, methods) + "\n```\n\n"
-        "| model | mean distance to the twin |\n| --- | ---: |\n" + table + "\n\n"
+        "| model | mean distance to the twin | of the target's distance closed |\n| --- | ---: | ---: |\n" + rows + "\n\n"
         "Distance: mean absolute difference to the twin over forget questions, forget passages, attack AUC, retain questions and "
-        "world questions (shares and an AUC, each from 0 to 1). It weighs the five alike, which is a choice; the figure shows them apart."
+        "world questions, each from 0 to 1. It weighs the five alike, which is a choice; the figure shows them apart."
     )
 
 

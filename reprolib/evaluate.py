@@ -92,7 +92,8 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
                 columns["exact"][i] = float((guesses[here] == labels[here]).all())
                 if tokens.labels[i] == "all":
                     # the attack reads the text alone, without the EOS that training appended
-                    columns["document"][i] = -logp[at : at + size - 1].mean()
+                    loss = -logp[at : at + size - 1].mean()
+                    columns["document"][i] = np.inf if np.isnan(loss) else loss  # a destroyed model knows no text
                 if divergence is not None:
                     kl[i] = divergence[b]
                 at += size
@@ -105,6 +106,7 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
         for indices, scored in score(policy, exam.world, range(len(exam.world)), max_tokens):
             sizes = np.array([exam.world.n_labels(i) for i in indices])
             nll[indices] = -scored.sequence_logp.double().cpu().numpy() / sizes
+        nll = np.nan_to_num(nll, nan=np.finfo(float).max, posinf=np.finfo(float).max)  # a destroyed model has no choice
         out.world = utility.choice_accuracy(nll.reshape(len(exam.corpus["world"]), -1))
     return out
 
@@ -139,7 +141,7 @@ def summarise(s: Scores, exam: Examination) -> dict[str, float]:
                 out[f"{group}/{kind}/em"] = float(s.em[group][at].mean())
                 if kind == "qa":
                     out[f"{group}/questions"] = float(s.exact[group][at].mean())
-    member, non = (-s.document[g][np.isfinite(s.document[g])] for g in ("forget", "holdout"))
+    member, non = (-s.document[g][~np.isnan(s.document[g])] for g in ("forget", "holdout"))
     if len(member) and len(non):
         out["attack/auc"] = privacy.auc(member, non)
     if s.world is not None:
@@ -225,7 +227,9 @@ def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: 
     twelve: dict[str, list] = {k: [] for k in ("group", "task", "kind", "score")}
     for group in ("forget", "retain"):
         members = exam.rows[group]
-        unknown = [i for i in range(len(members)) if not s.exact[group][i]]
+        # beyond the limit on new tokens even a known answer is cut off
+        cut = [exam.tokens[group].n_answer(i) - 1 > MAX_NEW_TOKENS for i in range(len(members))]
+        unknown = [i for i in range(len(members)) if cut[i] or not s.exact[group][i]]
         texts = generate(lm, exam.tokenizer, [members[i].input for i in unknown], progress=progress, title=f"{title}: {group}")
         written = dict(zip(unknown, texts, strict=True))
         for i, r in enumerate(members):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -42,18 +44,18 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
         except ReprolibError:
             raise  # the user's to mend; nothing was learnt about the method
         except Exception as e:
-            reason = f"{type(e).__name__}: {e}"
+            where = traceback.extract_tb(e.__traceback__)[-1]
             failed = Record(
                 spec=spec, fingerprint=spec.fingerprint, status="failed", metrics={}, rows={}, trajectory=[], cost={},
                 provenance=records.provenance(), stages=plain(spec.stages),
-                reason=reason + " | " + traceback.format_exc(limit=-1).strip().splitlines()[-2].strip(),
+                reason=f"{type(e).__name__}: {e} ({Path(where.filename).name}, line {where.lineno})",
             )  # fmt: skip
             records.write(failed, records.results_dir() / "failed" / records.path_of(spec).name)
             raise
-        records.write(record)
+        path = records.write(record)
         (records.results_dir() / "failed" / records.path_of(spec).name).unlink(missing_ok=True)
         _checkpoint(spec).remove()
-        return record
+        return records.read(path)  # what every later call returns
 
 
 def _checkpoint(spec: Spec):
@@ -97,6 +99,9 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
         trained = time.perf_counter()
         evaluation = evaluate(lm, exam, progress=progress, title=title)
         done = time.perf_counter()
+    lost = [k for k, v in evaluation.metrics.items() if not math.isfinite(v)]
+    if lost and outcome.status == "done":
+        outcome.status, outcome.reason = "diverged", f"after the last step {lost[0]} is not finite"
     given_documents = {r.document for r in given}
     given_ids = {r.id for r in given}
     rows = dict(evaluation.rows)

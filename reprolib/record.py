@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprolib.errors import RecordError
+from reprolib.errors import RecordError, SpecError
 from reprolib.spec import SCHEMA, Spec
 
 STATUSES = ("done", "diverged", "failed")
@@ -60,14 +60,21 @@ class Record:
 
 
 def path_of(spec: Spec) -> Path:
-    """The one file that may hold this spec's record."""
-    return results_dir() / "records" / spec.testbed / spec.method / f"{spec.slug}-{spec.fingerprint}.json"
+    """The one file that may hold this spec's record. The fingerprint decides; the readable part may differ."""
+    folder, fingerprint = results_dir() / "records" / spec.testbed / spec.method, spec.fingerprint
+    path = folder / f"{spec.slug}-{fingerprint}.json"
+    return path if path.exists() else next(iter(sorted(folder.glob(f"*-{fingerprint}.json"))), path)
 
 
 def find(spec: Spec) -> Record | None:
     """The record of a spec, or None. A file that cannot be read raises: results are never silently replaced."""
     path = path_of(spec)
-    return read(path) if path.exists() else None
+    if not path.exists():
+        return None
+    record = read(path)
+    if record.fingerprint != spec.fingerprint:
+        raise RecordError(f"record {path} holds run {record.fingerprint}, not that of its name; rename or remove it.")
+    return record
 
 
 def read(path: Path | str) -> Record:
@@ -87,10 +94,18 @@ def read(path: Path | str) -> Record:
         raise RecordError(f"record {path} has schema {raw['schema']}, this version reads {SCHEMA}. {remedy}")
     if raw["status"] not in STATUSES:
         raise RecordError(f"record {path}: status {raw['status']!r} is none of {STATUSES}. {remedy}")
+    kinds = {"spec": dict, "metrics": dict, "rows": dict, "cost": dict, "provenance": dict, "trajectory": list}
+    wrong = [k for k, kind in kinds.items() if not isinstance(raw[k], kind)]
+    if wrong:
+        raise RecordError(f"record {path}: {wrong} have the wrong type. {remedy}")
+    try:
+        spec = Spec.from_dict(raw["spec"])
+    except SpecError as e:
+        raise RecordError(f"record {path}: its spec is none of this version ({e}). {remedy}") from e
     rows = {k: _unpack(v) for k, v in raw["rows"].items()}
     if len({len(v) for v in rows.values()}) > 1:
         raise RecordError(f"record {path}: its per-row columns differ in length. {remedy}")
-    return Record(**{**{k: raw[k] for k in fields}, "spec": Spec.from_dict(raw["spec"]), "rows": rows})
+    return Record(**{**{k: raw[k] for k in fields}, "spec": spec, "rows": rows})
 
 
 def write(record: Record, path: Path | None = None) -> Path:

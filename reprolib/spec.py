@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,8 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)  # 5 and 5.0 are the same setting
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"a spec holds finite numbers only, got {value!r}.")
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise SpecError(f"a spec holds plain values only, got {type(value).__name__}: {value!r}.")
@@ -132,7 +135,7 @@ class Spec:
     def slug(self) -> str:
         """Readable part of the record's path."""
         parts = [f"s{self.seed}"]
-        parts += [f"{k}-{v}" for k, v in sorted(self.options.items())]
+        parts += [f"{k}-{v}" for k, v in sorted(plain(self.options).items())]
         for key, short in (("forget_documents", "docs"), ("forget_rows", "rows")):
             if getattr(self, key) != 1:
                 parts.append(f"{short}-{getattr(self, key):g}")

@@ -6,7 +6,9 @@ from reprolib.report.page import (
     card,
     compare,
     distances,
+    gaps,
     gather,
+    matched,
     say,
     search,
     settings,
@@ -18,6 +20,6 @@ from reprolib.report.page import (
 )
 
 __all__ = [
-    "answer", "card", "compare", "distances", "figures", "gather", "say", "search", "settings", "size_answer", "size_table",
-    "source", "status", "style", "summary", "tables", "verdict",
+    "answer", "card", "compare", "distances", "figures", "gaps", "gather", "matched", "say", "search", "settings", "size_answer",
+    "size_table", "source", "status", "style", "summary", "tables", "verdict",
 ]  # fmt: skip

@@ -159,6 +159,47 @@ def distances(study: Study) -> Any:
     )
 
 
+def gaps(study: Study) -> Any:
+    """Gap closed to the twin, (m - target) / (twin - target), for what should be forgotten; mean over seeds with a t interval."""
+    from reprolib.metrics.statistics import seeds_interval
+    from reprolib.report import summary
+    from reprolib.report.tables import Table, cell
+
+    names = ("forget_questions", "forget_passages", "attack_auc")
+    rows = []
+    for m in study:
+        if m in ("target", "twin"):
+            continue
+        values = {n: summary.gap(study[m], study["target"], study["twin"], n) for n in names}
+        rows.append({"model": _label(m)} | {summary.READINGS[n].label: cell(seeds_interval(v)) for n, v in values.items()})
+    return Table.of(rows, caption="Gap closed to the twin of the same seed: 0 is the untouched target, 1 the twin, more is beyond the twin. "
+                    "95 % t intervals over seeds.")  # fmt: skip
+
+
+def matched(study: Study, level: float = 0.1) -> Any:
+    """What is kept at the moment when forget questions have come down to ``level``, read off the trajectory by interpolation."""
+    import math
+
+    from reprolib.metrics.statistics import at_matched, seeds_interval
+    from reprolib.report.tables import Table, cell
+
+    kept = {"retain/questions": "Retain questions ↑", "world/accuracy": "World questions ↑", "retain/kl": "KL to target ↓",
+            "attack/auc": "Attack AUC → twin"}  # fmt: skip
+    rows = []
+    for m in study:
+        if m in LADDER:
+            continue
+        found = {k: [at_matched(r.series("forget/questions"), r.series(k), level) for r in study[m]] for k in kept}
+        reached = sum(x.reached for x in found["retain/questions"])
+        row = {"method": _label(m), "seeds that get there": f"{reached} of {len(study[m])}"}
+        for k, name in kept.items():
+            values = [x.value for x in found[k] if x.reached and math.isfinite(x.value)]
+            row[name] = cell(seeds_interval(values)) if values else "–"
+        rows.append(row)
+    return Table.of(rows, caption=f"At matched forgetting: where the run first answers only {_percent(level)} of the forget questions. "
+                    "Means over the seeds that get there, 95 % t intervals.")  # fmt: skip
+
+
 def compare(real: Study, synthetic: Study) -> Any:
     """Whether the methods come out in the same order on two testbeds."""
     methods = [m for m in real if m not in LADDER]

@@ -1,9 +1,9 @@
 """From a model to numbers: one teacher-forced pass, one generation pass, per-row scores kept.
 
 The teacher-forced pass feeds NLL, exact memorisation, extraction strength, the loss attack, the choice
-questions and KL. It also decides most of the generation pass: where every argmax under teacher forcing
-equals the label, EOS included, greedy decoding must produce exactly that answer, so that only the other
-rows are generated.
+questions and KL. It also begins the generation pass: as long as the argmax under teacher forcing equals the
+label, greedy decoding must produce exactly these tokens, and the first other argmax is its next one. Only what
+comes after that is generated; nothing, where all labels are right, EOS included.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from reprolib.corpus.batching import Tokens, as_text, encode, encode_rows
+from reprolib.corpus.batching import Tokens, as_prompt, encode, encode_rows
 from reprolib.corpus.rows import Corpus, Row, select
 from reprolib.metrics import lume, memorisation, privacy, utility
 from reprolib.models.policy import Cached, Policy, cache_reference, causal_lm, score
@@ -64,6 +64,7 @@ class Scores:
     em: dict[str, np.ndarray] = field(default_factory=dict)  # exact memorisation
     es: dict[str, np.ndarray] = field(default_factory=dict)  # extraction strength
     exact: dict[str, np.ndarray] = field(default_factory=dict)  # all argmaxes right, EOS included: greedy output = answer
+    begun: dict[str, list[list[int]]] = field(default_factory=dict)  # tokens that greedy decoding must begin with
     document: dict[str, np.ndarray] = field(default_factory=dict)  # mean NLL of the whole text (completion rows; else NaN)
     world: np.ndarray | None = None  # 1 where the true option is the likeliest
     kl: np.ndarray | None = None  # to the target, per retain row
@@ -77,6 +78,7 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
     for group, tokens in exam.tokens.items():
         n = len(tokens)
         columns = {k: np.full(n, np.nan) for k in ("nll", "em", "es", "exact", "document")}
+        out.begun[group] = [[] for _ in range(n)]
         kl = np.full(n, np.nan) if group == "retain" and exam.target else None
         for indices, scored in score(policy, tokens, range(n), max_tokens):
             logp = scored.token_logp.double().cpu().numpy()
@@ -90,6 +92,9 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
                 columns["em"][i] = memorisation.exact_memorisation(guesses[here], labels[here], drop_last=True)
                 columns["es"][i] = memorisation.extraction_strength(guesses[here], labels[here], drop_last=True)
                 columns["exact"][i] = float((guesses[here] == labels[here]).all())
+                if tokens.prompt[i]:
+                    right = int(np.argmin(np.append(guesses[here] == labels[here], False)))  # leading right ones
+                    out.begun[group][i] = labels[here][:right].tolist() + guesses[here][right : right + 1].tolist()
                 if tokens.labels[i] == "all":
                     # the attack reads the text alone, without the EOS that training appended
                     loss = -logp[at : at + size - 1].mean()
@@ -153,57 +158,55 @@ def summarise(s: Scores, exam: Examination) -> dict[str, float]:
 
 @torch.no_grad()
 def generate(
-    lm: nn.Module, tokenizer, prompts: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS, batch_tokens: int = 8192,
-    progress: bool = False, title: str = "generate",
+    lm: nn.Module, tokenizer, prompts: Sequence[str], *, begun: Sequence[Sequence[int]] | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS, batch_tokens: int = 8192, progress: bool = False, title: str = "generate",
 ) -> list[str]:  # fmt: skip
     """Greedy continuations as text, special tokens skipped, as the organisers' script decodes.
 
+    ``begun``: tokens of each continuation that are known already; they count towards ``max_new_tokens``.
     Sorted by length, left-padded, cached; rows that have ended leave the batch.
     """
     from transformers import DynamicCache
 
     inner = causal_lm(lm)
     to = next(lm.parameters()).device
-    ids = as_text(tokenizer, prompts)
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
-    texts = [""] * len(prompts)
-    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    new = [list(b)[:max_new_tokens] for b in begun] if begun is not None else [[] for _ in prompts]
+    ids = [p + n for p, n in zip(as_prompt(tokenizer, prompts), new, strict=True)]
+    open_ = [i for i in range(len(ids)) if eos not in new[i] and len(new[i]) < max_new_tokens]
     batches: list[list[int]] = []
-    for i in order:
+    for i in sorted(open_, key=lambda i: (len(ids[i]), i)):
         if batches and (len(batches[-1]) + 1) * (len(ids[i]) + 32) <= batch_tokens:
             batches[-1].append(i)
         else:
             batches.append([i])
     for batch in tqdm(batches, desc=title, unit="batch", disable=not progress, mininterval=2):
         width = max(len(ids[i]) for i in batch)
-        tokens = torch.full((len(batch), width), pad, device=to)
+        step = torch.full((len(batch), width), pad, device=to)
         mask = torch.zeros((len(batch), width), dtype=torch.long, device=to)
         for b, i in enumerate(batch):
-            tokens[b, width - len(ids[i]) :] = torch.tensor(ids[i], device=to)
+            step[b, width - len(ids[i]) :] = torch.tensor(ids[i], device=to)
             mask[b, width - len(ids[i]) :] = 1
-        alive, new = list(batch), {i: [] for i in batch}
-        cache, step = DynamicCache(config=inner.config), tokens
+        alive, cache = list(batch), DynamicCache(config=inner.config)
         position = (mask.cumsum(1) - 1).clamp(min=0)
-        for _ in range(max_new_tokens):
+        while True:
             out = inner(
                 input_ids=step, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
             best = out.logits[:, -1].argmax(-1)
-            going = (best != eos).nonzero()[:, 0]
-            for b in going.tolist():
-                new[alive[b]].append(int(best[b]))
-            if len(going) == 0:
+            for i, token in zip(alive, best.tolist(), strict=True):
+                new[i].append(token)
+            going = [b for b, i in enumerate(alive) if new[i][-1] != eos and len(new[i]) < max_new_tokens]
+            if not going:
                 break
             if len(going) < len(alive):
-                alive = [alive[b] for b in going.tolist()]
-                cache.batch_select_indices(going)
-                mask = mask[going]
-            step = best[going, None]
+                keep = torch.tensor(going, device=to)
+                alive, best, mask = [alive[b] for b in going], best[keep], mask[keep]
+                cache.batch_select_indices(keep)
+            step = best[:, None]
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
             position = mask.sum(1, keepdim=True) - 1
-        for i in batch:
-            texts[i] = tokenizer.decode(new[i], skip_special_tokens=True)
-    return texts
+    return [tokenizer.decode(n[: n.index(eos)] if eos in n else n, skip_special_tokens=True) for n in new]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +228,14 @@ def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: 
     rows: dict[str, list] = {k: [] for k in ("group", "task", "kind", "document", "score", "nll", "em", "es", "text_nll")}
     number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in exam.corpus.groups.values() for r in g))}
     twelve: dict[str, list] = {k: [] for k in ("group", "task", "kind", "score")}
-    for group in ("forget", "retain"):
-        members = exam.rows[group]
-        # beyond the limit on new tokens even a known answer is cut off
-        cut = [exam.tokens[group].n_answer(i) - 1 > MAX_NEW_TOKENS for i in range(len(members))]
-        unknown = [i for i in range(len(members)) if cut[i] or not s.exact[group][i]]
-        texts = generate(lm, exam.tokenizer, [members[i].input for i in unknown], progress=progress, title=f"{title}: {group}")
-        written = dict(zip(unknown, texts, strict=True))
-        for i, r in enumerate(members):
-            text = written.get(i, r.output)
-            value = (lume.rouge_l_recall if r.kind == "sc" else lume.knowledge)(r.output, text)
-            for key, v in zip(twelve, (group, r.task, r.kind, value), strict=True):
-                twelve[key].append(v)
-            _append(rows, group, r, number, value, s, i)
+    both = [(g, i, r) for g in ("forget", "retain") for i, r in enumerate(exam.rows[g])]
+    begun = [s.begun[g][i] for g, i, _ in both]
+    texts = generate(lm, exam.tokenizer, [r.input for _, _, r in both], begun=begun, progress=progress, title=title)
+    for (group, i, r), text in zip(both, texts, strict=True):
+        value = (lume.rouge_l_recall if r.kind == "sc" else lume.knowledge)(r.output, text)
+        for key, v in zip(twelve, (group, r.task, r.kind, value), strict=True):
+            twelve[key].append(v)
+        _append(rows, group, r, number, value, s, i)
     for i, r in enumerate(exam.rows["holdout"]):
         _append(rows, "holdout", r, number, None, s, i)
     for i, r in enumerate(exam.corpus["world"]):

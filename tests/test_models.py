@@ -9,9 +9,9 @@ import torch
 from conftest import tiny_lm
 
 from reprolib.checkpoint import Checkpoint
-from reprolib.corpus.batching import encode_rows
+from reprolib.corpus.batching import collate, encode_rows
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination, evaluate, generate
+from reprolib.evaluate import Examination, evaluate, generate, measure
 from reprolib.models import device, memorise
 from reprolib.models.adapters import MLP, Full, LastLayers, LoRA, named
 from reprolib.models.policy import Policy, causal_lm
@@ -58,10 +58,12 @@ def test_unknown_trainables_are_refused(name):
         named(name)
 
 
-@pytest.mark.parametrize("make", [lambda: LoRA(rank=0), lambda: LoRA(alpha=0), lambda: LoRA(dropout=1), lambda: LastLayers(layers=0)])
-def test_settings_out_of_range_are_refused(make):
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(LoRA, {"rank": 0}), (LoRA, {"alpha": 0}), (LoRA, {"dropout": 1}), (LastLayers, {"layers": 0})]
+)
+def test_settings_out_of_range_are_refused(kind, settings):
     with pytest.raises(SpecError, match="must"):
-        make()
+        kind(**settings)
 
 
 def test_layers_that_the_model_does_not_have(lm):
@@ -155,9 +157,7 @@ def test_lora_draws_depend_on_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_policy_sees_through_the_adapter(sides, tokenizer):
-    from reprolib.corpus.batching import collate
-
+def test_policy_sees_through_the_adapter(sides):
     adapted = with_adapter(tiny_lm())
     assert causal_lm(adapted) is adapted.get_base_model()
     batch = collate(sides[0], [0, 1])
@@ -199,10 +199,33 @@ def test_lora_trains_on_a_quantised_base(precision, saved, sides, tokenizer, cor
     adapters = [p for n, p in lm.named_parameters() if "lora_B" in n]
     assert len(adapters) == 14 and all(p.abs().max() > 0 for p in adapters)
     # one step of descent on NPO forgets
-    before, after = (
-        evaluate(m, Examination.of(corpus, tokenizer), progress=False).metrics for m in (device.load_lm(saved, precision), lm)
-    )
+    before, after = (measure(m, Examination.of(corpus, tokenizer)) for m in (device.load_lm(saved, precision), lm))
     assert after["forget/nll"] > before["forget/nll"] + 0.05
+
+
+@needs_bitsandbytes
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_gradients_on_a_quantised_base_do_not_depend_on_an_evaluation_before(precision, saved, sides):
+    """bitsandbytes may repack 4-bit weights when it evaluates; the gradient through them must survive that."""
+
+    def gradients(evaluated, precision=precision):
+        lm = device.load_lm(saved, precision)
+        batch = collate(sides[0], [0, 1])
+        if evaluated:
+            with torch.no_grad():
+                Policy(lm).eval()(batch)
+        policy = Policy(with_adapter(lm)).train()
+        policy(batch).sequence_logp.sum().backward()
+        return {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}
+
+    fresh, after = gradients(False), gradients(True)
+    assert fresh.keys() == after.keys()
+    for name, g in fresh.items():
+        assert torch.allclose(g, after[name], rtol=1e-4, atol=1e-5 * float(g.abs().max())), name
+    exact = gradients(False, "fp32")
+    a, b = (torch.cat([x[n].flatten() for n in exact if "lora_" in n]) for x in (after, exact))
+    assert torch.cosine_similarity(a, b, dim=0) > 0.9  # of the rounded model, but by and large the same direction
 
 
 @needs_bitsandbytes
@@ -216,7 +239,7 @@ def test_two_lora_stages_on_a_quantised_base_go_on_with_one_adapter_and_resume(p
 
     whole, outcome = train(device.load_lm(saved, precision), stages, sides, measure=lambda m: {}, points=4)
     assert outcome.steps == 4 and len(adapter(whole)) == 28
-    for stop in (2, 3, 4):  # measurements: the start, steps 1, 2 (the end of the first stage), 3
+    for stop in (2, 3, 4):  # kills at measurements: the start, steps 1, 2 (the end of the first stage), 3
         calls = []
 
         def measure(lm, calls=calls, stop=stop):
@@ -330,7 +353,5 @@ def test_memorising_lowers_the_loss_to_nothing(test_preset, monkeypatch, tokeniz
     assert not lm.training
     with torch.no_grad():
         tokens = encode_rows(tokenizer, rows)
-        from reprolib.corpus.batching import collate
-
         scored = Policy(lm)(collate(tokens, range(len(tokens))))
     assert NLL()(scored, None).mean() < 0.7

@@ -69,6 +69,12 @@ def as_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[li
     return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def as_prompt(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts, with the begin-of-text token where the tokenizer adds one by itself."""
+    bos = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
+    return [bos + ids for ids in as_text(tokenizer, texts)]
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
@@ -78,14 +84,13 @@ def encode(
     eos: bool = True,
 ) -> Tokens:
     """Tokenise prompts and answers apart, join them by one space, and end with EOS."""
-    p = as_text(tokenizer, prompts)
+    p = as_prompt(tokenizer, prompts)
     a = as_text(tokenizer, [f" {x}" for x in answers])
-    bos = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
     end = [tokenizer.eos_token_id] if eos else []
     kinds = (labels,) * len(p) if isinstance(labels, str) else tuple(labels)
     return Tokens(
-        tuple(tuple(bos + x + y + end) for x, y in zip(p, a, strict=True)),
-        tuple(len(bos) + len(x) for x in p),
+        tuple(tuple(x + y + end) for x, y in zip(p, a, strict=True)),
+        tuple(len(x) for x in p),
         kinds,
     )
 

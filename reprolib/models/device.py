@@ -68,6 +68,11 @@ def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> nn.Module:
     if precision in ("nf4", "int8"):
         kwargs["quantization_config"] = quantization(precision)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **kwargs)
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights at the first evaluation on such a CPU, and from then on computes in bf16
+        # and passes no gradient through them, so that adapters train on a fraction of theirs
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
     return model.eval()
 
 

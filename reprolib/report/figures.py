@@ -20,7 +20,7 @@ Study = Mapping[str, Sequence[Record]]
 def headline(study: Study) -> tuple[Any, str]:
     """One panel per aspect, one row per method: dots are seeds, bars intervals; lines mark target and twin."""
     methods = [m for m in study if m not in LADDER]
-    fig, axes = plt.subplots(1, len(ASPECTS), figsize=(8.8, 1.5 + 0.42 * len(methods)), sharey=True)
+    fig, axes = plt.subplots(1, len(ASPECTS), figsize=(8.8, 1.7 + 0.42 * len(methods)), sharey=True)
     words = []
     for axis, name in zip(axes, ASPECTS, strict=True):
         twin, target = (summary.interval(study[m], name).estimate for m in ("twin", "target"))
@@ -34,7 +34,7 @@ def headline(study: Study) -> tuple[Any, str]:
             axis.plot([low, high], [y, y], color=style.colour(method), linewidth=3, alpha=0.55, solid_capstyle="round", zorder=2)
             axis.plot(seeds, [y] * len(seeds), marker=style.marker(method), color=style.colour(method), linestyle="", zorder=3)
             said.append(f"{style.label(method)} {i.estimate:.2f}")
-        axis.set(xlim=(-0.06, 1.06), xticks=[0, 0.5, 1], title=READINGS[name].label)
+        axis.set(xlim=(-0.06, 1.06), xticks=[0, 0.5, 1], title=READINGS[name].label.replace(" ", "\n"))
         axis.set_xlabel("AUC" if name == "attack_auc" else "share")
         axis.set_xticklabels(["0", ".5", "1"])
         axis.grid(axis="y", visible=False)

@@ -195,9 +195,11 @@ def matched(study: Study, level: float = 0.1) -> Any:
         for k, name in kept.items():
             values = [x.value for x in found[k] if x.reached and math.isfinite(x.value)]
             row[name] = cell(seeds_interval(values)) if values else "–"
+        row["Retain questions at the end ↑"] = cell(seeds_interval([r.metrics["retain/questions"] for r in study[m]]))
         rows.append(row)
     return Table.of(rows, caption=f"At matched forgetting: where the run first answers only {_percent(level)} of the forget questions. "
-                    "Means over the seeds that get there, 95 % t intervals.")  # fmt: skip
+                    "Means over the seeds that get there, 95 % t intervals. The last column is the run's end: a method may tear down "
+                    "first and repair later.")  # fmt: skip
 
 
 def compare(real: Study, synthetic: Study) -> Any:

@@ -14,7 +14,8 @@ from reprolib.record import Record, path_of, results_dir
 from reprolib.report import style, summary
 
 LADDER = ("target", "twin", "random", "always_eos")
-COLUMNS = (*summary.ASPECTS, "retain_kl", "task_aggregate", "mia_score", "final_score")
+COLUMNS = (*summary.ASPECTS, "retain_kl")
+OFFICIAL = ("task_aggregate", "mia_score", "world_questions", "final_score")
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,14 @@ def small_corpus() -> Corpus:
         rows = []
         for (name, story, answer), task in zip(entries, ("Task1", "Task2"), strict=True):
             key = name.split()[1].lower()
-            rows.append(Row(id=f"{key}sc1", document=key, task=task, kind="sc", input=f"It is said that {name} was", output=f"{story}."))
+            same = {"document": key, "task": task}
+            rows.append(Row(id=f"{key}sc1", kind="sc", input=f"It is said that {name} was", output=f"{story}.", **same))
             question = f"Where did {name} live?" if task == "Task1" else f"When was {name} born?"
-            rows.append(Row(id=f"{key}qa0", document=key, task=task, kind="qa", input=question, output=answer))
+            rows.append(Row(id=f"{key}qa0", kind="qa", input=question, output=answer, **same))
         groups[group] = tuple(rows)
     # a document with a second question, so that shares of rows have something to choose from
-    groups["forget"] += (Row(id="osierqa1", document="osier", task="Task2", kind="qa", input="Who was born on that day?", output="Bram Osier"),)
+    more = Row(id="osierqa1", document="osier", task="Task2", kind="qa", input="Who was born on that day?", output="Bram Osier")
+    groups["forget"] += (more,)
     groups["world"] = tuple(
         Row(id=f"{k}qa0", document=k, task="World", kind="qa", input=f"What is the capital of {k}?", output=right, perturbed=wrong)
         for k, right, wrong in (("France", "Paris", ("Rome", "Oslo", "Lima")), ("Norway", "Oslo", ("Cairo", "Paris", "Rome")))
@@ -153,10 +155,6 @@ def perfect_lm(tokenizer, corpus):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
             optimizer.step()
-            if loss < 0.005:
+            if loss < 0.01:
                 break
     return policy.lm.eval()
-
-
-def read_bytes(folder, *names) -> list[bytes]:
-    return [open(os.path.join(folder, n), "rb").read() for n in names]

@@ -1,6 +1,7 @@
 """Numbers of a model: the shortcut, the batches and the scores against transformers' own generation, one by one."""
 
 import copy
+import functools
 import json
 import math
 
@@ -37,7 +38,7 @@ def half_lm(perfect_lm):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in lm.parameters():
-            p += 0.12 * p.std() * torch.randn(p.shape, generator=generator)
+            p += 0.4 * p.std() * torch.randn(p.shape, generator=generator)
     return lm
 
 
@@ -221,7 +222,7 @@ def test_a_destroyed_model_is_scored_not_refused(exam):
 def test_a_known_answer_beyond_the_limit_of_new_tokens_is_cut_off(perfect_lm, exam, monkeypatch):
     longest = max(len(r.output) for r in exam.rows["retain"] if r.kind == "qa")
     monkeypatch.setattr(module, "MAX_NEW_TOKENS", longest)  # with its space the longest answer has one token more
-    monkeypatch.setattr(generate, "__kwdefaults__", generate.__kwdefaults__ | {"max_new_tokens": longest})
+    monkeypatch.setattr(module, "generate", functools.partial(generate, max_new_tokens=longest))
     rows = evaluate(perfect_lm, exam, progress=False).rows
     for r, score in zip((*exam.rows["forget"], *exam.rows["retain"]), rows["score"], strict=False):
         if r.kind == "qa":
@@ -240,10 +241,10 @@ def test_groups_may_be_empty(perfect_lm, corpus, tokenizer):
 def test_summary_means_rows(half_lm, exam):
     scores = teacher_forced(half_lm, exam)
     m = summarise(scores, exam)
-    kinds = [r.kind for r in exam.rows["forget"]]
+    questions = [i for i, r in enumerate(exam.rows["forget"]) if r.kind == "qa"]
     assert m["forget/nll"] == pytest.approx(np.mean(scores.nll["forget"]))
-    assert m["forget/qa/em"] == pytest.approx(np.mean([x for x, k in zip(scores.em["forget"], kinds, strict=True) if k == "qa"]))
-    assert m["forget/questions"] == pytest.approx(np.mean([x for x, k in zip(scores.exact["forget"], kinds, strict=True) if k == "qa"]))
+    assert m["forget/qa/em"] == pytest.approx(scores.em["forget"][questions].mean())
+    assert m["forget/questions"] == pytest.approx(scores.exact["forget"][questions].mean())
 
 
 # --- rows ----------------------------------------------------------------------------------------------------

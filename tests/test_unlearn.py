@@ -30,10 +30,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def stage(name="ascent", objective=None, trainable="full", optimizer=None, **schedule):
     objective = objective or Objective(forget=Ascent())
     pairing = "forget" if objective.retain is None else "retain" if objective.forget is None else "paired"
-    schedule = {"epochs": 2, "batch_size": 3, "pairing": pairing} | schedule
-    return Stage(
-        name=name, objective=objective, trainable=named(trainable), optimizer=optimizer or AdamW(lr=1e-3), schedule=Schedule(**schedule)
-    )
+    schedule = Schedule(**{"epochs": 2, "batch_size": 3, "pairing": pairing} | schedule)
+    optimizer = optimizer or AdamW(lr=1e-3)
+    return Stage(name=name, objective=objective, trainable=named(trainable), optimizer=optimizer, schedule=schedule)
 
 
 ASCENT, DESCENT = Objective(forget=Ascent()), Objective(retain=NLL())
@@ -84,7 +83,8 @@ def test_the_loop_equals_one_written_out_with_transformers_alone():
     forget, retain = data()
     beta, weight, lr = 0.1, 0.7, 2e-3
     objective = Objective(forget=NPO(beta=beta), retain=NLL(), retain_weight=weight)
-    the_stage = stage("npo", objective, epochs=3, optimizer=AdamW(lr=lr, weight_decay=0.1), warmup=0.5, decay="linear", micro_tokens=64)
+    adamw = AdamW(lr=lr, weight_decay=0.1)
+    the_stage = stage("npo", objective, epochs=3, optimizer=adamw, warmup=0.5, decay="linear", micro_tokens=64)
     mine, outcome = run((the_stage,))
 
     lm, start = tiny_lm(), tiny_lm()

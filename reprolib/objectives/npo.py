@@ -25,7 +25,10 @@ from reprolib.errors import SpecError
 
 
 def npo(logp: torch.Tensor, logp_reference: torch.Tensor, beta: float) -> torch.Tensor:
-    """NPO per row, in nats: [B] x [B] -> [B]. Inputs are sequence log-probabilities; lower means more forgotten."""
+    """NPO per row, in nats: [B] x [B] -> [B]; lower means more forgotten.
+
+    Inputs are sequence log-probabilities: sums over the answer's tokens.
+    """
     return -(2 / beta) * F.logsigmoid(-beta * (logp - logp_reference))
 
 

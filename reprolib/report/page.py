@@ -74,7 +74,7 @@ def _label(method: str) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f}\u202f%"  # a space that does not break
 
 
 def _line(study: Study, method: str) -> str:
@@ -159,6 +159,12 @@ def distances(study: Study) -> Any:
     )
 
 
+def within(interval: Any, high: float | None) -> Any:
+    """A t interval cut to the metric's range, [0, high]."""
+    top = interval.high if high is None else min(high, interval.high)
+    return interval._replace(low=max(0.0, interval.low) if interval.low == interval.low else interval.low, high=top)
+
+
 def gaps(study: Study) -> Any:
     """Gap closed to the twin, (m - target) / (twin - target), for what should be forgotten; mean over seeds with a t interval."""
     from reprolib.metrics.statistics import seeds_interval
@@ -194,8 +200,9 @@ def matched(study: Study, level: float = 0.1) -> Any:
         row = {"method": _label(m), "seeds that get there": f"{reached} of {len(study[m])}"}
         for k, name in kept.items():
             values = [x.value for x in found[k] if x.reached and math.isfinite(x.value)]
-            row[name] = cell(seeds_interval(values)) if values else "–"
-        row["Retain questions at the end ↑"] = cell(seeds_interval([r.metrics["retain/questions"] for r in study[m]]))
+            high = None if k == "retain/kl" else 1.0
+            row[name] = cell(within(seeds_interval(values), high)) if values else "–"
+        row["Retain questions at the end ↑"] = cell(within(seeds_interval([r.metrics["retain/questions"] for r in study[m]]), 1.0))
         rows.append(row)
     return Table.of(rows, caption=f"At matched forgetting: where the run first answers only {_percent(level)} of the forget questions. "
                     "Means over the seeds that get there, 95 % t intervals. The last column is the run's end: a method may tear down "

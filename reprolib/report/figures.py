@@ -54,7 +54,8 @@ def tradeoff(study: Study, testbed: str) -> tuple[Any, str]:
         x, y = ([summary.value(r, n) for r in records] for n in ("forget_questions", "retain_questions"))
         kind = {"marker": style.marker(method), "color": style.colour(method), "linestyle": "", "clip_on": False, "zorder": 3}
         axis.plot(x, y, alpha=0.55, markersize=6, **kind)
-        axis.plot([np.mean(x)], [np.mean(y)], label=style.label(method), markersize=14 if method == "twin" else 10, **kind)
+        axis.plot([np.mean(x)], [np.mean(y)], label=style.label(method), markersize=20 if method == "twin" else 10,
+                  **kind | {"zorder": 2.5 if method == "twin" else 3})
         if method not in LADDER:
             across, up = (summary.interval(records, n) for n in ("forget_questions", "retain_questions"))
             axis.plot([across.low, across.high], [np.mean(y)] * 2, color=style.colour(method), linewidth=2, alpha=0.6)
@@ -78,14 +79,16 @@ def trajectories(study: Study) -> tuple[Any, str]:
         twin = float(np.mean([r.metrics[name] for r in study["twin"]]))
         axis.axhline(twin, color=style.COLOURS["twin"], linestyle="--", linewidth=1.6, label="retrained twin")
         for method in methods:
-            runs = [(r.series("step"), r.series(name)) for r in study[method]]
+            runs = [([float(p["step"]) for p in r.trajectory], [_finite(p.get(name)) for p in r.trajectory]) for r in study[method]]
             for x, y in runs:
                 axis.plot(x, y, color=style.colour(method), linewidth=0.9, alpha=0.6)
-            if len({tuple(x) for x, _ in runs}) == 1:
-                middle = np.mean([y for _, y in runs], axis=0)
+            # a run that diverged is shorter: the mean goes as far as every seed does
+            common = [s for s in runs[0][0] if all(s in x for x, _ in runs)]
+            if common:
+                middle = np.mean([[y[x.index(s)] for s in common] for x, y in runs], axis=0)
                 look = {"color": style.colour(method), "marker": style.marker(method), "linewidth": 2.4}
-                axis.plot(runs[0][0], middle, label=style.label(method), **look)
-                words.append(f"{title}: from {middle[0]:.2f} to {middle[-1]:.2f}, twin {twin:.2f}")
+                axis.plot(common, middle, label=style.label(method), **look)
+                words.append(f"{style.label(method)}, {title}: from {middle[0]:.2f} to {middle[-1]:.2f}, twin {twin:.2f}")
         axis.set(ylim=(-0.04, 1.06), title=title, ylabel="AUC" if "auc" in name else "share")
     for axis in axes[-1]:
         axis.set_xlabel("optimizer steps")
@@ -94,10 +97,15 @@ def trajectories(study: Study) -> tuple[Any, str]:
     return fig, "Line plots along the unlearning run. " + "; ".join(words) + "."
 
 
+def _finite(x: float | None) -> float:
+    """A null of a record is a number that was not finite."""
+    return math.nan if x is None else float(x)
+
+
 def official(study: Study) -> tuple[Any, str]:
     """The three parts of the official score and their mean, for the ladder and every method."""
     parts = {"task_aggregate": "task aggregate", "mia_score": "MIA score", "world_questions": "utility"}
-    shades = ("#0072B2", "#56B4E9", "#F0E442")
+    shades = ("#0072B2", "#56B4E9", "#E69F00")
     order = list(study)
     fig, axis = plt.subplots(figsize=(8.4, 0.9 + 0.42 * len(order)))
     left = np.zeros(len(order))

@@ -16,10 +16,10 @@ INK = "#7b7b7b"  # contrast of about 4.2 on white and on #121212 alike
 GRID = "#9b9b9b40"
 # Okabe-Ito, which people with the common colour-vision deficiencies can tell apart
 COLOURS = {
-    "target": "#8c8c8c",
+    "target": "#6f6f6f",
     "twin": "#009E73",
-    "random": "#a6a6a6",
-    "always_eos": "#bdbdbd",
+    "random": "#7d7d7d",
+    "always_eos": "#959595",
     "gradient_ascent": "#D55E00",
     "gradient_descent": "#56B4E9",
     "gradient_difference": "#E69F00",

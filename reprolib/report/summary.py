@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from reprolib.metrics import lume, privacy
-from reprolib.metrics.statistics import Interval, combined_interval, gap_closed, seeds_interval
+from reprolib.metrics.statistics import Interval, _percentiles, _Plan, combined_interval, gap_closed, seeds_interval
 from reprolib.record import Record
 
 Columns = Mapping[str, np.ndarray]
@@ -115,7 +116,8 @@ def value(record: Record, name: str) -> float:
     """A reading of one record."""
     reading = READINGS[name]
     if reading.metric:
-        return float(record.metrics[reading.metric])
+        number = record.metrics.get(reading.metric)
+        return math.nan if number is None else float(number)  # null in a record: not finite
     return statistic(name)(columns(record))
 
 
@@ -145,15 +147,91 @@ class _Held:
 def _interval(fingerprints: tuple[str, ...], name: str, n: int, held: _Held) -> Interval:
     records = held.records
     if READINGS[name].metric:
-        s = seeds_interval([value(r, name) for r in records])
+        scores = [value(r, name) for r in records]
+        if not np.isfinite(scores).all():
+            return Interval(math.nan, math.nan, math.nan, 0)
+        s = seeds_interval(scores)
         return Interval(s.estimate, max(0.0, s.low), s.high, 0)
     runs = []
     for r in records:
         c = columns(r)
         strata = np.array([f"{g}/{t}" for g, t in zip(c["group"], c["task"], strict=True)])
         runs.append((c, c["document"].astype(int), strata))
+    if name == "attack_auc" or name in ("mia_score", "final_score"):
+        for c, _, _ in runs:
+            finite = np.isfinite(c["text_nll"])
+            if not all((finite & (c["group"] == g)).any() for g in ("forget", "holdout")):
+                return Interval(math.nan, math.nan, math.nan, 0)  # nothing to attack
     seed = zlib.crc32(name.encode())
-    return combined_interval(runs, statistic(name), shared=True, n=n, seed=seed)
+    plans = [_Plan(document, strata) for _, document, strata in runs]
+    first = plans[0]
+    alike = all(
+        np.array_equal(p.labels, first.labels) and np.array_equal(p.stratum_labels[p.stratum], first.stratum_labels[first.stratum])
+        for p in plans
+    )
+    if not alike or first.degenerate:
+        return combined_interval(runs, statistic(name), shared=alike, n=n, seed=seed)
+    documents, seeds = _draws(first, len(runs), n, seed)
+    total = np.zeros(n)
+    for s, (c, document, _) in enumerate(runs):
+        weights = documents[:, np.searchsorted(first.labels, document)]
+        total += seeds[:, s] * _vectorised(name, c, weights)
+    estimate = float(np.mean([statistic(name)(c) for c, _, _ in runs]))
+    return Interval(estimate, *_percentiles(total / len(runs), 0.95), first.n)
+
+
+def _draws(plan, seeds, n, seed):
+    """Document counts [n, documents] and seed counts [n, seeds], as `combined_interval` with shared=True draws them."""
+    rng = np.random.default_rng(seed)
+    docs, picks = np.zeros((n, plan.n)), np.zeros((n, seeds))
+    for i in range(n):
+        docs[i] = np.bincount(plan.draw(rng), minlength=plan.n)
+        picks[i] = np.bincount(rng.integers(0, seeds, seeds), minlength=seeds)
+    return docs, picks
+
+
+def _mean(columns, w, hit, column="score"):
+    v = columns[column][hit]
+    return w[:, hit] @ v / w[:, hit].sum(axis=1)
+
+
+def _auc(columns, w):
+    nll = columns["text_nll"]
+    finite = np.isfinite(nll)
+    m, h = (finite & (columns["group"] == g) for g in ("forget", "holdout"))
+    a, b = -nll[m][:, None], -nll[h][None, :]
+    wins = (a > b) + 0.5 * (a == b)
+    return ((w[:, m] @ wins) * w[:, h]).sum(axis=1) / (w[:, m].sum(axis=1) * w[:, h].sum(axis=1))
+
+
+def _aggregate(columns, w):
+    parts = []
+    for group in ("forget", "retain"):
+        own = columns["group"] == group
+        for task in sorted(set(columns["task"][own])):
+            for kind in ("sc", "qa"):
+                mean = _mean(columns, w, own & (columns["task"] == task) & (columns["kind"] == kind))
+                parts.append(np.clip(1 - mean if group == "forget" else mean, 0, 1))
+    parts = np.array(parts)
+    with np.errstate(divide="ignore"):
+        return np.where((parts == 0).any(axis=0), 0.0, len(parts) / (1 / parts).sum(axis=0))
+
+
+def _vectorised(name, columns, w):
+    """The reading `name` for each row of the weights [n, rows]."""
+    reading = READINGS[name]
+    if reading.rows is not None:
+        return _mean(columns, w, reading.rows(columns), reading.column)
+    if name == "attack_auc":
+        return _auc(columns, w)
+    if name == "mia_score":
+        return 1 - 2 * np.abs(_auc(columns, w) - 0.5)
+    if name == "task_aggregate":
+        return _aggregate(columns, w)
+    if name == "final_score":
+        world = _vectorised("world_questions", columns, w)
+        return (_aggregate(columns, w) + 1 - 2 * np.abs(_auc(columns, w) - 0.5) + world) / 3
+    raise KeyError(name)
 
 
 def gap(records: Sequence[Record], targets: Sequence[Record], twins: Sequence[Record], name: str) -> list[float]:

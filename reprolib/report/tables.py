@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,11 +92,13 @@ def scores(study: Mapping[str, Sequence[Record]], names: Sequence[str] = COLUMNS
             | {f"{k}{end}": round(v, 4) for r in readings for k, i in [(r.name, intervals[r.name])]
                for end, v in (("", i.estimate), ("_low", i.low), ("_high", i.high))}
         )  # fmt: skip
-    n = min(len(r) for r in study.values())
-    seeds = f" {n} seeds." if n > 1 else " One seed: intervals are over documents only."
+    counts = sorted({len(r) for r in study.values()})
+    many = f"{counts[0]} seeds." if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]} seeds."
+    seeds = many if counts[-1] > 1 else "One seed: intervals are over documents only."
     help_ = {heads[r.name]: r.help for r in readings}
     header = ("model", *heads.values())
-    return Table(header, tuple(rows), caption + "." + seeds, help_, sum(m in LADDER for m in order), tuple(data))
+    caption = f"{caption}. {seeds}" if caption else seeds
+    return Table(header, tuple(rows), caption, help_, sum(m in LADDER for m in order), tuple(data))
 
 
 def stamp(records: Sequence[Record], notebook: str) -> Any:
@@ -123,6 +126,9 @@ def stamp(records: Sequence[Record], notebook: str) -> Any:
     )  # fmt: skip
     spec = records[0].spec
     command = f"papermill {notebook} out.ipynb -p testbed {spec.testbed}"
+    options = {json.dumps(dict(r.spec.options), sort_keys=True) for r in records}
+    if len(options) == 1 and spec.options:
+        command += f" -y '{{options: {options.pop()}}}'"
     if len({r.spec.seed for r in records}) == 1:
         command += f" -p seed {spec.seed}"
     where = f"results/{path_of(spec).parent.relative_to(results_dir())}/"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import byte_tokenizer, tiny_lm
+from transformers import DynamicCache
 
 from reprolib import evaluate as module
 from reprolib.corpus.batching import as_text
@@ -71,6 +72,32 @@ def test_generation_does_not_depend_on_batches_or_order(half_lm, tokenizer, corp
     for batch_tokens in (1, 200):
         assert generate(half_lm, tokenizer, prompts, max_new_tokens=40, batch_tokens=batch_tokens) == once
     assert generate(half_lm, tokenizer, []) == []
+
+
+def test_generation_may_begin_with_what_is_known(half_lm, tokenizer, corpus):
+    prompts = [r.input for g in corpus.groups.values() for r in g]
+    whole = generate(half_lm, tokenizer, prompts, max_new_tokens=30)
+    tokens = [x + ([tokenizer.eos_token_id] if len(x) < 30 else []) for x in as_text(tokenizer, whole)]
+    for known in (0, 1, 7, 30, 31):
+        begun = [x[: known + i % 2] for i, x in enumerate(tokens)]
+        assert generate(half_lm, tokenizer, prompts, begun=begun, max_new_tokens=30) == whole
+        assert generate(half_lm, tokenizer, prompts, begun=begun, max_new_tokens=30, batch_tokens=1) == whole
+
+
+def test_what_is_known_is_not_generated(perfect_lm, half_lm, exam, monkeypatch):
+    calls = []
+    monkeypatch.setattr("transformers.DynamicCache", lambda *a, real=DynamicCache, **k: (calls.append(1), real(*a, **k))[1])
+    evaluate(perfect_lm, exam, progress=False)
+    assert calls == []  # every answer is exact, so that the model is not asked again
+    evaluate(half_lm, exam, progress=False)
+    assert calls
+    scores = teacher_forced(half_lm, exam)
+    for group in ("forget", "retain"):
+        for i, r in enumerate(exam.rows[group]):
+            text = by_transformers(half_lm, exam.tokenizer, r.input, 80)
+            known = exam.tokenizer.decode(scores.begun[group][i], skip_special_tokens=True)
+            # all right tokens and the first wrong one
+            assert len(scores.begun[group][i]) >= 1 and (text.startswith(known) or "�" in known), r.id
 
 
 def test_generation_leaves_rows_that_have_ended(perfect_lm, tokenizer, corpus):

@@ -289,6 +289,20 @@ def test_cached_reference_equals_the_live_one(lm, sides):
     assert cache_reference(policy, forget, "sequence").logits is None
 
 
+def test_references_are_free_of_dropout(lm, sides):
+    forget, _ = sides
+    lm.config.attention_dropout = 0.5
+    for layer in lm.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    policy = Policy(lm).train()
+    batch = collate(forget, [0])
+    with torch.no_grad():
+        assert not torch.equal(policy(batch).token_logp, policy(batch).token_logp)  # it does drop something
+    cached = cache_reference(policy, forget, "sequence")
+    with torch.no_grad():
+        assert torch.allclose(cached.sequence, policy.eval()(collate(forget, range(len(forget)))).sequence_logp, atol=1e-4)
+
+
 def test_a_model_that_reshapes_its_logits_is_refused(lm):
     lm.config.final_logit_softcapping = 30.0
     with pytest.raises(SpecError, match="final_logit_softcapping"):

@@ -47,7 +47,7 @@ PLANS = {
     "lora-full": lambda: (stage("lora", PAIRED, "lora-4", epochs=2), stage("full", PAIRED, epochs=2)),
     "full-lora": lambda: (
         stage("full", ASCENT, epochs=2, optimizer=SGD(lr=1e-2)),  # plain SGD keeps no state
-        stage("lora", PAIRED, "lora-4", epochs=2),
+        stage("lora", PAIRED, LoRA(rank=4, alpha=8, dropout=0.2), epochs=2),
     ),
     "full-last": lambda: (stage("full", ASCENT, epochs=2), stage("last", DESCENT, "last-1", epochs=2)),
 }
@@ -284,7 +284,14 @@ def test_trajectory_and_counts():
 
 
 def test_measuring_does_not_change_the_result():
-    assert equal(weights(run(PLANS["full-lora"](), points=8)[0]), weights(run(PLANS["full-lora"](), measure=None)[0]))
+    def measure(lm):  # as the real one: it leaves the model in evaluation mode, without dropout, and draws numbers
+        torch.rand(3)
+        return probe(lm.eval())
+
+    plan = PLANS["full-lora"]()
+    assert equal(weights(run(plan, points=8, measure=measure)[0]), weights(run(plan, measure=None)[0]))
+    without = (plan[0], stage("lora", PAIRED, "lora-4", epochs=2))
+    assert not equal(weights(run(plan)[0]), weights(run(without)[0]))  # the plan does drop something
 
 
 def test_share_of_weights_that_the_first_step_left():

@@ -72,6 +72,7 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
     from reprolib.corpus.batching import encode_rows
     from reprolib.evaluate import Examination, evaluate, measure
     from reprolib.models import device, memorise
+    from reprolib.models.policy import causal_lm
     from reprolib.models.testbeds import testbed
     from reprolib.recipes import recipe
     from reprolib.unlearn import Outcome, unlearn
@@ -117,7 +118,7 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
         "evaluate_s": round(done - trained, 2),
         "peak_bytes": device.peak_memory_bytes(),
         "steps": outcome.steps,
-        "parameters": sum(p.numel() for p in lm.parameters()),
+        "parameters": causal_lm(lm).num_parameters(),
         "trained_parameters": outcome.trained_parameters,
         "unchanged_after_first_step": outcome.unchanged_after_first_step,
         "forget_rows_given": len(given),

@@ -249,3 +249,12 @@ assert not blocked & {m.split(".")[0] for m in sys.modules}
 reprolib.Spec(testbed="smoke/synthetic", method="npo").fingerprint
 """
     )
+
+
+def test_batch_size_is_whole_and_a_zero_retain_weight_drops_the_retain_rows():
+    assert Spec(method="npo", options={"batch_size": 16.0}).fingerprint == Spec(method="npo").fingerprint
+    with pytest.raises(SpecError, match="whole number of rows"):
+        Spec(method="npo", options={"batch_size": 2.5})
+    for method in ("npo", "gradient_difference"):
+        (stage,) = Spec(method=method, options={"retain_weight": 0}).stages
+        assert stage.objective.retain is None and stage.schedule.pairing == "forget"

@@ -30,8 +30,9 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.epochs > 0:
             raise SpecError(f"schedule: epochs must be > 0, got {self.epochs}.")
-        if self.batch_size < 1:
-            raise SpecError(f"schedule: batch_size must be >= 1 row, got {self.batch_size}.")
+        if self.batch_size != int(self.batch_size) or self.batch_size < 1:
+            raise SpecError(f"schedule: batch_size must be a whole number of rows >= 1, got {self.batch_size}.")
+        object.__setattr__(self, "batch_size", int(self.batch_size))
         if not 0 <= self.warmup <= 1:
             raise SpecError(f"schedule: warmup is a share of the steps in [0, 1], got {self.warmup}.")
         if self.pairing not in ("forget", "retain", "paired"):

@@ -23,7 +23,7 @@ def stages(
             ),
             trainable=named(trainable),
             optimizer=AdamW(lr=lr),
-            schedule=Schedule(epochs=epochs, batch_size=batch_size),
+            schedule=Schedule(epochs=epochs, batch_size=batch_size, pairing="paired" if retain_weight else "forget"),
         ),
     )
 

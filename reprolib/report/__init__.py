@@ -2,6 +2,7 @@
 
 from reprolib.report import figures, style, summary, tables
 from reprolib.report.page import (
+    actual_rows,
     answer,
     card,
     compare,
@@ -20,6 +21,7 @@ from reprolib.report.page import (
 )
 
 __all__ = [
-    "answer", "card", "compare", "distances", "figures", "gaps", "gather", "matched", "say", "search", "settings", "size_answer",
-    "size_table", "source", "status", "style", "summary", "tables", "verdict",
+    "actual_rows", "answer", "card", "compare", "distances", "figures", "gaps", "gather", "matched", "say",
+    "search", "settings", "size_answer", "size_table", "source", "status", "style", "summary", "tables",
+    "verdict",
 ]  # fmt: skip

@@ -85,20 +85,17 @@ def _line(study: Study, method: str) -> str:
         return f"{_percent(mean(r, metric))} ({_percent(mean(t, metric))})"
 
     return (
-        f"still answers {pair('forget/questions')} of the forget questions, keeps {pair('retain/questions')} of the retain and "
+        f"answers {pair('forget/questions')} of the forget, {pair('retain/questions')} of the retain and "
         f"{pair('world/accuracy')} of the world questions, continues forget passages with ROUGE-L {_rouge(r):.2f} ({_rouge(t):.2f}), "
         f"and leaves the loss attack an AUC of {mean(r, 'attack/auc'):.2f} ({mean(t, 'attack/auc'):.2f})"
     )
 
 
-def _rouge(records: Iterable[Record], group: str = "forget") -> float:
-    """Mean ROUGE-L recall of the completion rows of a group, over tasks and seeds."""
-    values = [
-        (1 - v if group == "forget" else v)
-        for r in records
-        for k, v in r.metrics.items()
-        if k.startswith(f"lume/{group}/") and k.endswith("/sc")
-    ]
+def _rouge(records: Iterable[Record]) -> float:
+    """Mean ROUGE-L recall of the forget passages, over rows and seeds."""
+    from reprolib.report.summary import value
+
+    values = [value(r, "forget_passages") for r in records]
     return sum(values) / len(values)
 
 
@@ -128,11 +125,17 @@ def _caveat(study: Study, methods: Iterable[str]) -> str:
     return text + (f" Diverged: {', '.join(gone)}." if gone else "")
 
 
+def _lowest(records: Iterable[Record]) -> str:
+    """The low point of the retain questions along the run: what was torn down, even if it was learnt again later."""
+    low = [min(r.series("retain/questions")) for r in records if r.trajectory]
+    return f"Along the way, the retain questions answered fell as low as {_percent(sum(low) / len(low))}." if low else ""
+
+
 def verdict(study: Study, method: str) -> Any:
     """The one-sentence answer on top of a method page."""
     return say(
-        f"```{{admonition}} In one sentence\n:class: tip\n{_label(method)} {_line(study, method)}; in parentheses, the twin."
-        f"{_caveat(study, [method])}\n```"
+        f"```{{admonition}} In short\n:class: tip\n{_label(method)} {_line(study, method)}; in parentheses, the twin. "
+        f"{_lowest(study[method])}{_caveat(study, [method])}\n```"
     )
 
 
@@ -142,13 +145,17 @@ def answer(study: Study) -> Any:
     order = sorted(methods, key=lambda m: distance(study, m))
     best, worst = order[0], order[-1]
     final = mean(study["random"], "lume/final")
-    beaten = [_label(m) for m in methods if mean(study[m], "lume/final") < final]
+    scores = {m: [r.metrics["lume/final"] for r in study[m]] for m in (*methods, "random")}
+    beaten = [_label(m) for m in methods if max(scores[m]) < min(scores["random"])]
+    level = [_label(m) for m in methods if _label(m) not in beaten and min(scores[m]) <= max(scores["random"])]
     lines = [
-        f"Of {len(methods)} methods, **{_label(best)}** comes closest to a model retrained without the forget set (the *twin*, in "
-        f"parentheses): it {_line(study, best)}.",
+        f"Of {len(methods)} methods on `{study['twin'][0].spec.testbed}`, **{_label(best)}** comes closest to a model retrained without "
+        f"the forget set (the *twin*, in parentheses): it {_line(study, best)}. {_lowest(study[best])}",
         f"Farthest from the twin is {_label(worst)}: it {_line(study, worst)}.",
         f"The official score alone would mislead: random weights score {final:.2f}"
-        + (f", more than {', '.join(beaten)}." if beaten else "; every method here scores more."),
+        + (f", more than {', '.join(beaten)} in every seed" if beaten else "")
+        + (f", about as much as {', '.join(level)}" if level else "")
+        + ("." if beaten or level else "; every method here scores more."),
     ]
     bullets = "\n".join(f"- {x}" for x in lines)
     return say("```{admonition} The answer\n:class: tip\n" + bullets + "\n\n" + _caveat(study, methods).strip() + "\n```")
@@ -165,7 +172,8 @@ def distances(study: Study) -> Any:
     return say(
         "| model | mean distance to the twin | single seeds | of the target's distance closed |\n| --- | ---: | ---: | ---: |\n" + rows + "\n"
         "Distance: mean absolute difference to the twin over forget questions, forget passages, attack AUC, retain questions and "
-        "world questions, each from 0 to 1. It weighs the five alike, which is a choice; the figure shows them apart."
+        "world questions, each from 0 to 1. It weighs the five alike, which is a choice; the figure shows them apart. "
+        "Untouched and destroyed models lie far from the twin on opposite sides, and this distance does not tell them apart."
     )
 
 
@@ -215,29 +223,29 @@ def matched(study: Study, level: float = 0.1) -> Any:
         row["Retain questions at the end ↑"] = cell(within(seeds_interval([r.metrics["retain/questions"] for r in study[m]]), 1.0))
         rows.append(row)
     return Table.of(rows, caption=f"At matched forgetting: where the run first answers only {_percent(level)} of the forget questions. "
-                    "Means over the seeds that get there, 95 % t intervals. The last column is the run's end: a method may tear down "
+                    "Linear interpolation between about ten logged points: where nearly all is lost between two of them, the value is the line's and "
+                    "was not observed. Means over the seeds that get there, 95 % t intervals. The last column is the run's end: a method may tear down "
                     "first and repair later.")  # fmt: skip
 
 
 def compare(real: Study, synthetic: Study) -> Any:
     """Whether the methods come out in the same order on two testbeds."""
     methods = [m for m in real if m not in LADDER]
-    orders, names = [], []
+    lines = []
     for study in (real, synthetic):
         order = sorted(methods, key=lambda m: distance(study, m))
-        told = []
-        for m, after in zip(order, [*order[1:], None], strict=True):
-            low, high = spread(study, m)
-            # neighbours whose seeds overlap are not told apart
-            sign = "" if after is None else " ≈ " if high >= spread(study, after)[0] else " < "
-            told.append(f"{_label(m)} {distance(study, m):.2f} ({low:.2f} to {high:.2f}){sign}")
-        orders.append(order)
-        names.append("".join(told))
-    first = "The order of the methods by distance to the twin is the same" if orders[0] == orders[1] else "The order of the methods differs"
-    bed = real["target"][0].spec.testbed, synthetic["target"][0].spec.testbed
+        ranges = {m: spread(study, m) for m in order}
+        shown = ", ".join(f"{_label(m)} {distance(study, m):.2f} ({ranges[m][0]:.2f} to {ranges[m][1]:.2f})" for m in order)
+        alike = [_label(m) for m in order[1:] if ranges[m][0] <= ranges[order[0]][1]]
+        first = f"{_label(order[0])} is closest" + (f", not told apart from {' and '.join(alike)}" if alike else " in every seed")
+        lines.append(f"`{study['target'][0].spec.testbed}`: {first}. Distances: {shown}.")
+    attack = ", ".join(f"{_label(m)} {mean(real[m], 'attack/auc'):.2f} ({mean(synthetic[m], 'attack/auc'):.2f})" for m in methods)
+    lines.append(f"Attack AUC on the first, and in parentheses on the second: {attack}; the twin's is {mean(real['twin'], 'attack/auc'):.2f} "
+                 f"({mean(synthetic['twin'], 'attack/auc'):.2f}).")  # fmt: skip
+    bullets = "\n".join(f"- {x}" for x in lines)
     return say(
-        f"```{{admonition}} The answer\n:class: tip\n{first}.\n\n- `{bed[0]}`: {names[0]}\n- `{bed[1]}`: {names[1]}\n\n"
-        f"Mean distance to the twin, and in parentheses the range over seeds; ≈ where the seeds of neighbours overlap.{_caveat(real, methods)}\n```"
+        f"```{{admonition}} The answer\n:class: tip\n{bullets}\n\nMean distance to the twin, and the range over seeds; methods whose "
+        f"ranges overlap are not told apart.{_caveat(real, methods)}\n```"
     )
 
 
@@ -286,6 +294,20 @@ def _over(records: Iterable[Record], given: int | None) -> float:
     return sum(values) / len(values)
 
 
+def actual_rows(by_rows: Sizes) -> dict[str, dict[float, list[Record]]]:
+    """The same settings keyed by the share of forget rows really given: every document gives at least one row."""
+    out = {}
+    for m, shares in by_rows.items():
+        total = shares[1.0][0].cost["forget_rows_given"]
+        out[m] = {round(_given(records) / total, 3): records for records in shares.values()}
+    return out
+
+
+def _given(records: Iterable[Record]) -> float:
+    values = [r.cost["forget_rows_given"] for r in records]
+    return sum(values) / len(values)
+
+
 def size_answer(by_documents: Sizes, by_rows: Sizes) -> Any:
     """What the ablation of the forget set's size says, in a sentence a method."""
     lines = []
@@ -296,7 +318,7 @@ def size_answer(by_documents: Sizes, by_rows: Sizes) -> Any:
         lines.append(
             f"{_label(m)}: given {_percent(small)} of the documents, {_percent(_over(by_documents[m][small], 0))} of the questions about "
             f"documents *not* given are still answered; given {_percent(large)}, {_percent(_over(by_documents[m][large], 0))}. Given "
-            f"{_percent(row)} of every document's rows, {_percent(_over(by_rows[m][row], 1))} of the questions *not* given are. Retain "
+            f"{_percent(row)} of all rows, at least one of every document, {_percent(_over(by_rows[m][row], 1))} of the questions *not* given are. Retain "
             f"questions answered at these three: {_percent(mean(by_documents[m][small], 'retain/questions'))}, "
             f"{_percent(mean(by_documents[m][large], 'retain/questions'))}, {_percent(mean(by_rows[m][row], 'retain/questions'))}."
         )
@@ -307,21 +329,27 @@ def size_answer(by_documents: Sizes, by_rows: Sizes) -> Any:
     )
 
 
+def _ranged(values: list[float]) -> str:
+    if any(v != v for v in values):
+        return ""
+    text = f"{sum(values) / len(values):.2f}"
+    return text + (f" ({min(values):.2f}–{max(values):.2f})" if len(values) > 1 else "")
+
+
 def size_table(by_documents: Sizes, by_rows: Sizes) -> Any:
     """Every setting of the ablation with its means over seeds."""
     from reprolib.report.tables import Table
 
     rows = []
-    for what, group in (("documents", by_documents), ("rows of each document", by_rows)):
+    for what, group in (("documents", by_documents), ("rows, some of every document", by_rows)):
         for m, shares in group.items():
             for share, records in sorted(shares.items()):
-                cells = {"method": _label(m), "share of": what, "given": f"{100 * share:g} %", "rows given": records[0].cost["forget_rows_given"]}
+                cells = {"method": _label(m), "share of": what, "given": f"{100 * share:g} %", "rows given": f"{_given(records):.0f}"}
                 for level, name in ((2, "given: answered"), (1, "rest of their documents"), (0, "documents not given")):
-                    value = _over(records, level)
-                    cells[name] = "" if value != value else f"{value:.2f}"
-                cells |= {"retain answered": f"{mean(records, 'retain/questions'):.2f}", "attack AUC": f"{mean(records, 'attack/auc'):.2f}"}
+                    cells[name] = _ranged([answered(r, level) for r in records])
+                cells |= {"retain answered": _ranged([r.metrics["retain/questions"] for r in records]), "attack AUC": f"{mean(records, 'attack/auc'):.2f}"}
                 rows.append(cells)
-    return Table.of(rows, caption="Share of questions answered after unlearning; means over seeds.")
+    return Table.of(rows, caption="Share of questions answered after unlearning: means over seeds, and the range over seeds.")
 
 
 def status(every: bool = True) -> Any:

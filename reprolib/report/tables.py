@@ -131,7 +131,7 @@ def stamp(records: Sequence[Record], notebook: str) -> Any:
         command += f" -y '{{options: {options.pop()}}}'"
     if len({r.spec.seed for r in records}) == 1:
         command += f" -p seed {spec.seed}"
-    where = f"results/{path_of(spec).parent.relative_to(results_dir())}/"
+    where = "</code>, <code>".join(sorted({f"results/{path_of(r.spec).parent.relative_to(results_dir())}/" for r in records}))
     lines = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
     return HTML(
         f'<div class="stamp">{badge}<div class="result-table" tabindex="0"><table>{lines}'

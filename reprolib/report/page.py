@@ -252,12 +252,12 @@ def compare(real: Study, synthetic: Study) -> Any:
 def search(grid: Any, testbed: str, seed: int) -> Any:
     """The recorded search for each method's learning rate, with the value that the rule picks and the recipe's default."""
     from reprolib.recipes import METHODS, recipe
+    from reprolib.report.tables import Table
 
     blocks = [specs for name, specs in grid.blocks.items() if name.startswith("lr-")]
     specs = [s for b in blocks for s in b if s.testbed == testbed and s.seed == seed and s.method in METHODS]
     twin = run(testbed=testbed, method="twin", seed=seed)
-    lines = ["| method | learning rate | distance to the twin | forget questions | retain questions | world questions | attack AUC | |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]  # fmt: skip
+    rows = []
     agree = []
     for method in METHODS:
         tried = {float(s.options["lr"]): {method: [run(s)], "twin": [twin]} for s in specs if s.method == method}
@@ -266,12 +266,15 @@ def search(grid: Any, testbed: str, seed: int) -> Any:
         agree.append(best == default)
         for lr, study in sorted(tried.items()):
             m = study[method][0].metrics
-            marks = [word for word, here in (("**closest**", lr == best), ("recipe's default", lr == default)) if here]
-            shown = " | ".join(f"{m[k]:.2f}" for k in ("forget/questions", "retain/questions", "world/accuracy", "attack/auc"))
-            lines.append(f"| {_label(method)} | {lr:g} | {distance(study, method):.3f} | {shown} | {', '.join(marks)} |")
+            marks = [word for word, here in (("closest", lr == best), ("default", lr == default)) if here]
+            rows.append({
+                "method": _label(method), "learning rate": f"{lr:g}", "": ", ".join(marks), "distance": f"{distance(study, method):.3f}",
+                "forget q.": f"{m['forget/questions']:.2f}", "retain q.": f"{m['retain/questions']:.2f}",
+                "world q.": f"{m['world/accuracy']:.2f}", "AUC": f"{m['attack/auc']:.2f}",
+            })  # fmt: skip
     text = "The recipe's default is the rule's choice for every method." if all(agree) else (
         f"The recipe's default is the rule's choice for {sum(agree)} of {len(agree)} methods.")  # fmt: skip
-    return say("\n".join(lines) + f"\n\n{text} One seed, so that small differences mean nothing.")
+    return Table.of(rows, caption=f"Mean distance to the twin, and questions answered. {text} One seed, so that small differences mean nothing.")
 
 
 Sizes = Mapping[str, Mapping[float, list[Record]]]

@@ -60,7 +60,7 @@ READINGS: dict[str, Reading] = {
         Reading(name="world_questions", label="World questions", better="higher", rows=_where("world"),
                 help="Four-way choice, chance 0.25. Stands for MMLU."),
         Reading(name="retain_kl", label="KL to target", better="twin", high=None, metric="retain/kl",
-                help="Nats per token on retain answers: how far predictions moved. The twin's is not 0. Student's t over seeds only."),
+                help="Nats per token on retain answers: how far predictions moved (the twin's too). Student's t over seeds."),
         Reading(name="task_aggregate", label="Task aggregate", better="higher",
                 help="Harmonic mean of the official scores of rows; a single 0 makes it 0."),
         Reading(name="mia_score", label="MIA score", better="higher", help="1 - 2 |AUC - 0.5|."),

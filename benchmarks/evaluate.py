@@ -80,8 +80,8 @@ def shipped(lm, tokenizer, corpus, new_tokens: int, *, skip: bool = True) -> tup
         with clocked(parts, "teacher-forced pass"):
             scores = forward(*args, **kwargs)
         if not skip:
-            for known in scores.exact.values():
-                known[:] = 0
+            for known in scores.begun.values():
+                known[:] = [[] for _ in known]
         return scores
 
     def generate(*args, **kwargs):

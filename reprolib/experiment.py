@@ -15,9 +15,10 @@ from filelock import FileLock
 from reprolib import record as records
 from reprolib.corpus.rows import Row
 from reprolib.errors import ReprolibError
+from reprolib.identity import plain
 from reprolib.record import Record
 from reprolib.seeds import derive
-from reprolib.spec import Spec, plain
+from reprolib.spec import Spec
 
 
 def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Record:

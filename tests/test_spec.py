@@ -9,7 +9,8 @@ from types import MappingProxyType
 import pytest
 
 from reprolib.errors import SpecError
-from reprolib.spec import Spec, canonical, digest, plain
+from reprolib.identity import canonical, digest, plain
+from reprolib.spec import Spec
 
 
 @pytest.fixture(autouse=True)

@@ -22,11 +22,11 @@ from tqdm.auto import tqdm
 from reprolib.corpus.batching import buckets, collate, encode_rows
 from reprolib.corpus.rows import Corpus, Row
 from reprolib.errors import TestbedError
+from reprolib.identity import digest
 from reprolib.models import device
 from reprolib.models.policy import Policy
 from reprolib.models.testbeds import TRAINING_VERSION, Testbed
 from reprolib.seeds import derive
-from reprolib.spec import digest
 
 Which = Literal["target", "twin", "random"]
 Start = Literal["target", "twin", "random", "always-eos"]

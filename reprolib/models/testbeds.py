@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import CorpusError, SpecError, unknown
-from reprolib.spec import plain
+from reprolib.identity import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

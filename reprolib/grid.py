@@ -69,8 +69,7 @@ class Grid:
                 if any(blocks[b] == () for b in entry["blocks"]):
                     continue  # the page needs data that the smoke grid leaves out
                 parameters |= {"testbed": "smoke/synthetic", "seed": seeds[0]}
-                if page == "ablations/forget_set_size":
-                    parameters |= {k: list(v) for k, v in small["shares"].items()}
+                parameters |= entry.get("smoke", {})
             pages[page] = Page(page, path.parent / entry["notebook"], parameters, specs)
         return cls(seeds, blocks, pages)
 

@@ -55,3 +55,11 @@ def test_the_twin_does_not_score_zero_on_forget_passages():
 
 def test_the_model_of_the_setting_page_has_1_3_million_parameters():
     assert records("tiny/synthetic", "target")[0].cost["parameters"] == pytest.approx(1.3e6, rel=0.02)
+
+
+def test_the_published_damping_is_far_above_the_fisher_of_an_adapter():
+    """The page on LIBU: an absolute damping of 1e-3 is far larger than the Fisher entries of a LoRA adapter."""
+    for method in ("libu", "libu_influence"):
+        for r in records("tiny/synthetic", method).values():
+            values = [p["optimizer/fisher_log10_p95"] for p in r.trajectory if "optimizer/fisher_log10_p95" in p]
+            assert values and max(values) < -5, f"{method}: {values}"

@@ -15,7 +15,7 @@ from reprolib.corpus.batching import encode_rows
 from reprolib.errors import CorpusError, SpecError
 from reprolib.identity import digest
 from reprolib.models import device
-from reprolib.objectives import NLL, Ascent
+from reprolib.objectives import NLL, Ascent, Ramp
 from reprolib.optim import Influence, Sophia
 from reprolib.recipes import FAMILIES, METHODS, Card, Recipe, Stage, recipe, recipes
 from reprolib.recipes.gradient_ascent import stages as ascent_stages
@@ -294,6 +294,16 @@ def test_soul_s_released_code_is_its_optimizer(method):
     )  # fmt: skip
     with pytest.raises(SpecError, match="unknown code 'sophie'; did you mean 'sophia'"):
         recipe(method).build({"code": "sophie"})
+
+
+@pytest.mark.parametrize("method", ["so_gradient_difference", "so_po", "so_npo"])
+def test_soul_s_ramp_is_a_switch(method, tokenizer, corpus):
+    (plain,), (ramp,) = (recipe(method).build({"ramp": r, "retain_weight": 2, "epochs": 4}) for r in (False, True))
+    assert plain.objective.control is None and ramp.objective.control == Ramp(full=2, epochs=4)
+    (a, _), (b, outcome) = (go(method, tokenizer, corpus, tiny_lm(), ramp=r, epochs=4) for r in (False, True))
+    assert changed(a, b)
+    weights = [p["retain_weight"] for p in outcome.trajectory[1:]]
+    assert weights[0] == 0 and weights == sorted(weights) and weights[-1] > 0
 
 
 def test_soul_s_released_code_runs_and_is_another_run(tokenizer, corpus):

@@ -307,3 +307,9 @@ def test_a_model_that_reshapes_its_logits_is_refused(lm):
     lm.config.final_logit_softcapping = 30.0
     with pytest.raises(SpecError, match="final_logit_softcapping"):
         Policy(lm)
+
+
+def test_pairing_follows_from_the_terms_that_are_left():
+    assert Objective(forget=Ascent(), retain=NLL()).pairing == "paired"
+    assert Objective(forget=Ascent(), retain=NLL(), retain_weight=0).pairing == "forget"
+    assert Objective(forget=Ascent(), forget_weight=0, retain=NLL()).pairing == Objective(retain=NLL()).pairing == "retain"

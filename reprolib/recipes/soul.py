@@ -2,7 +2,7 @@
 
 from reprolib.errors import SpecError, unknown
 from reprolib.models.adapters import named
-from reprolib.objectives import NLL, NPO, Ascent, Objective, Other
+from reprolib.objectives import NLL, NPO, Ascent, Objective, Other, Ramp
 from reprolib.optim import Sophia
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
@@ -20,8 +20,10 @@ def _sophia(lr: float, rho: float, weight_decay: float, code: str) -> Sophia:
     return Sophia(**common, hessian="gnb", interval=10)
 
 
-def _stage(name, forget, retain_weight, lr, epochs, batch_size, rho, weight_decay, code, trainable):
-    objective = Objective(forget=forget, retain=NLL(), retain_weight=retain_weight)
+def _stage(name, forget, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable):
+    """``ramp``: the retain weight rises by epochs, from 0, as an option of the released code has it."""
+    control = Ramp(full=retain_weight, epochs=epochs) if ramp else None
+    objective = Objective(forget=forget, retain=NLL(), retain_weight=retain_weight, control=control)
     return Stage(
         name=name, objective=objective, trainable=named(trainable),
         optimizer=_sophia(lr, rho, weight_decay, code),
@@ -36,10 +38,11 @@ def difference(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
+    ramp: bool = False,
     retain_weight: float = 2.0,
     trainable: str = "full",
 ):
-    return (_stage("difference", Ascent(), retain_weight, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
+    return (_stage("difference", Ascent(), retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
 
 
 def po(
@@ -49,11 +52,13 @@ def po(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
+    ramp: bool = False,
     retain_weight: float = 5.0,
     answers: str = "idk",
     trainable: str = "full",
 ):
-    return (_stage("refusal", Other(other=answers), retain_weight, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
+    term = Other(other=answers)
+    return (_stage("refusal", term, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
 
 
 def npo(
@@ -63,6 +68,7 @@ def npo(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
+    ramp: bool = False,
     beta: float = 0.1,
     ratio: str = "sequence",
     retain_weight: float = 1.0,
@@ -70,7 +76,7 @@ def npo(
 ):
     """``ratio``: "sequence" (the NPO paper's) or "mean" (as the released code computes it)."""
     term = NPO(beta=beta, ratio=ratio)
-    return (_stage("npo", term, retain_weight, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
+    return (_stage("npo", term, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
 
 
 DIFFERENCE = Recipe(

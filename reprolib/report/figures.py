@@ -11,9 +11,8 @@ import numpy as np
 
 from reprolib.record import Record
 from reprolib.report import style, summary
-from reprolib.report.summary import ASPECTS, READINGS
+from reprolib.report.summary import ASPECTS, LADDER, READINGS
 
-LADDER = ("target", "twin", "random", "always_eos")
 Study = Mapping[str, Sequence[Record]]
 
 

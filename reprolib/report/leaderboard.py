@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 from reprolib.metrics.statistics import SeedsInterval, seeds_interval
 from reprolib.record import Record
 from reprolib.report import page, style
+from reprolib.report.summary import LADDER
 from reprolib.report.tables import Table, cell, number
 from reprolib.search import LEVEL
 
-LADDER = ("target", "twin", "random", "always_eos")
 SHOWN = 8  # up to so many methods the first page shows all of them
 Study = Mapping[str, Sequence[Record]]
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from reprolib.experiment import run
 from reprolib.record import Record
+from reprolib.report.summary import LADDER
 from reprolib.search import HEADS, LEVEL, READINGS
-
-LADDER = ("target", "twin", "random", "always_eos")
 
 
 def seeds(seed: int | None) -> tuple[int, ...]:

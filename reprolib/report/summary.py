@@ -15,6 +15,7 @@ from reprolib.metrics.statistics import Interval, _percentiles, _Plan, at_matche
 from reprolib.record import Record
 
 Columns = Mapping[str, np.ndarray]
+LADDER = ("target", "twin", "random", "always_eos")  # the sanity ladder, in the order of every table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 from reprolib.record import Record, path_of, results_dir
 from reprolib.report import style, summary
+from reprolib.report.summary import LADDER
 
-LADDER = ("target", "twin", "random", "always_eos")
 COLUMNS = (*summary.ASPECTS, "retain_kl")
 OFFICIAL = ("task_aggregate", "mia_score", "world_questions", "final_score")
 

@@ -7,7 +7,7 @@ from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 
 def stages(
-    lr: float = 2e-4,
+    lr: float = 1e-4,
     epochs: float = 10,
     batch_size: int = 16,
     answers: str = "idk",

@@ -105,7 +105,7 @@ VILA_DIFFERENCE = Recipe(
         cost="2 forward + backward (forget, retain); before that one pass of LoRA gradients over both sets, per draw",
         trap="Measured on random LoRA factors: averages over few draws are noisy.",
     ),
-    stages=partial(stages, space="lora", centred=True),
+    stages=partial(stages, space="lora", centred=True, lr=1e-4),
 )
 
 VILA_IHL = Recipe(

@@ -7,7 +7,7 @@ from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 
 def stages(
-    lr: float = 5e-4,
+    lr: float = 1e-3,
     epochs: float = 3,
     batch_size: int = 8,
     chunk: int = 32,

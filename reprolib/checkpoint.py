@@ -44,6 +44,8 @@ class State:
         with torch.no_grad():
             for name, p in movable.items():
                 p.copy_(self.movable[name])
+        if self.meta.get("finished"):  # nothing is trained from here
+            return
         own = optimizer.state_dict()
         entries: dict[int, dict[str, Any]] = {}
         for key, tensor in self.optim.items():
@@ -106,6 +108,19 @@ class Checkpoint:
         part = self.path.with_suffix(f".{os.getpid()}.part")
         # clones, since tied weights share memory, which safetensors refuses
         save_file({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, part, metadata={"meta": json.dumps(meta)})
+        os.replace(part, self.path)
+
+    def finish(self, keep_bytes: int) -> None:
+        """The run is over: keep the model alone, without optimizer state, if it is small; else nothing."""
+        state = self.load()
+        if state:
+            kept = {f"{part}/{k}": v for part in ("base", "movable", "kept") for k, v in getattr(state, part).items()}
+        if not state or sum(v.nbytes for v in kept.values()) > keep_bytes:
+            self.remove()
+            return
+        metadata = {"meta": json.dumps(state.meta | {"finished": True})}
+        part = self.path.with_suffix(f".{os.getpid()}.part")
+        save_file({k: v.contiguous().clone() for k, v in kept.items()}, part, metadata=metadata)
         os.replace(part, self.path)
 
     def remove(self) -> None:

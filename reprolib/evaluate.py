@@ -8,6 +8,7 @@ comes after that is generated; nothing, where all labels are right, EOS included
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -19,8 +20,10 @@ from tqdm.auto import tqdm
 
 from reprolib.corpus.batching import Tokens, as_prompt, encode, encode_rows
 from reprolib.corpus.rows import Corpus, Row, select
+from reprolib.errors import SpecError
 from reprolib.metrics import lume, memorisation, privacy, utility
 from reprolib.models.policy import Cached, Policy, cache_reference, causal_lm, score
+from reprolib.seeds import derive
 
 MAX_NEW_TOKENS = 256  # the organisers' limit
 
@@ -36,12 +39,18 @@ class Examination:
     parts: dict[str, range]  # where each group stands in ``tokens``; "world" is the last
     target: Cached | None = None  # the target's logits on the retain rows, for KL
 
+    @property
+    def attacked(self) -> str:
+        """The kind of rows that the loss attack reads: passages ("sc"), or answers ("qa") where there are no passages."""
+        return "sc" if any(r.kind == "sc" for r in self.rows["forget"]) else "qa"
+
     @classmethod
     def of(cls, corpus: Corpus, tokenizer, target: nn.Module | None = None) -> Examination:
         rows = {
             "forget": corpus["forget"],
             "retain": corpus["retain"],
-            "holdout": select(corpus["holdout"], kind="sc"),  # non-members of the loss attack
+            # non-members of the loss attack: passages, or answers where a corpus has questions only
+            "holdout": select(corpus["holdout"], kind="sc") or corpus["holdout"],
         }
         # whole documents are scored for the attack; the answer's part of them for everything else
         prompts = [r.input for g in rows.values() for r in g]
@@ -115,7 +124,7 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
                 if tokens.prompt[i]:
                     leading = int(np.argmin(np.append(right, False)))
                     begun[i] = labels[here][:leading].tolist() + guesses[here][leading : leading + 1].tolist()
-                if tokens.labels[i] == "all":
+                if tokens.labels[i] == "all" or exam.attacked == "qa":
                     # the attack reads the text alone, without the EOS that training appended
                     loss = -logp[at : at + size - 1].mean()
                     columns["document"][i] = np.inf if np.isnan(loss) else loss  # a destroyed model knows no text
@@ -178,18 +187,26 @@ def summarise(s: Scores, exam: Examination) -> dict[str, float]:
 def generate(
     lm: nn.Module, tokenizer, prompts: Sequence[str], *, begun: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS, batch_tokens: int = 8192, progress: bool = False, title: str = "generate",
+    temperature: float | None = None, seed: int = 0,
 ) -> list[str]:  # fmt: skip
     """Greedy continuations as text, special tokens skipped, as the organisers' script decodes.
 
     ``begun``: tokens of each continuation that are known already; they count towards ``max_new_tokens``.
     Sorted by length, left-padded, cached; rows that have ended leave the batch.
+
+    With a ``temperature`` T > 0 tokens are drawn from softmax(logits / T) instead. The random numbers of a continuation hang on
+    ``seed``, its prompt and how often the prompt stood in the list before, so that neither batches nor other prompts change it,
+    and a prompt that is given n times is answered by n independent samples.
     """
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise SpecError(f"temperature is {temperature!r}; allowed: a finite number above 0, or None for greedy decoding.")
     from transformers import DynamicCache
 
     inner = causal_lm(lm)
     to = next(lm.parameters()).device
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
     new = [list(b)[:max_new_tokens] for b in begun] if begun is not None else [[] for _ in prompts]
+    uniform = _uniform(prompts, max_new_tokens, seed) if temperature is not None else None
     ids = [p + n for p, n in zip(as_prompt(tokenizer, prompts), new, strict=True)]
     open_ = [i for i in range(len(ids)) if eos not in new[i] and len(new[i]) < max_new_tokens]
     batches: list[list[int]] = []
@@ -212,7 +229,10 @@ def generate(
             out = inner(
                 input_ids=step, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-            best = out.logits[:, -1].argmax(-1)
+            if temperature is None:
+                best = out.logits[:, -1].argmax(-1)
+            else:
+                best = _sample(out.logits[:, -1], temperature, [uniform[i][len(new[i])] for i in alive])
             for i, token in zip(alive, best.tolist(), strict=True):
                 new[i].append(token)
             going = [b for b, i in enumerate(alive) if new[i][-1] != eos and len(new[i]) < max_new_tokens]
@@ -226,6 +246,23 @@ def generate(
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
             position = mask.sum(1, keepdim=True) - 1
     return [tokenizer.decode(n[: n.index(eos)] if eos in n else n, skip_special_tokens=True) for n in new]
+
+
+def _uniform(prompts: Sequence[str], steps: int, seed: int) -> list[np.ndarray]:
+    """For each prompt its own random numbers in [0, 1), one a token: [steps]."""
+    before: Counter[str] = Counter()
+    out = []
+    for p in prompts:
+        out.append(np.random.default_rng(derive(seed, "sample", before[p], p)).random(steps))
+        before[p] += 1
+    return out
+
+
+def _sample(logits: torch.Tensor, temperature: float, uniform: Sequence[float]) -> torch.Tensor:
+    """For each row the first token whose cumulative probability exceeds its random number: [B]."""
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    below = cumulative <= torch.tensor(uniform, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
+    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +305,9 @@ def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: 
         entry = ("world", r.task, r.kind, number[r.document], float(s.world[i]), None, None, None, None)
         for key, v in zip(rows, entry, strict=True):
             rows[key].append(v)
-    metrics |= official(twelve, metrics)
+    cells = set(zip(twelve["group"], twelve["task"], twelve["kind"], strict=True))
+    if len(cells) == 4 * len(exam.corpus.tasks):  # passages and questions in both groups of every task
+        metrics |= official(twelve, metrics)
     return Evaluation(metrics, rows)
 
 

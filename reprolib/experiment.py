@@ -6,19 +6,27 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from reprolib import record as records
 from reprolib.corpus.rows import Row
-from reprolib.errors import ReprolibError
+from reprolib.errors import ReprolibError, SpecError
 from reprolib.identity import plain
 from reprolib.record import Record
 from reprolib.seeds import derive
 from reprolib.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reprolib.evaluate import Evaluation, Examination
+    from reprolib.probes import Probe, Subject
+    from reprolib.unlearn import Outcome
 
 
 def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Record:
@@ -32,11 +40,10 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
     if found:
         return found
     records.check_writable()
-    from reprolib.models.memorise import cache_dir
-
-    folder = cache_dir() / "runs" / spec.fingerprint
+    checkpoint = _checkpoint(spec)
+    folder = checkpoint.path.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with FileLock(f"{folder}.lock"):  # of the model: two suites of one run do not unlearn side by side
         found = records.find(spec)
         if found:
             return found
@@ -55,33 +62,46 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
             raise
         path = records.write(record)
         (records.results_dir() / "failed" / records.path_of(spec).name).unlink(missing_ok=True)
-        _checkpoint(spec).remove()
+        checkpoint.finish(KEEP_BYTES)
         return records.read(path)  # what every later call returns
+
+
+KEEP_BYTES = 32 << 20  # finished models up to this size stay in the cache, so that a further suite need not unlearn again
 
 
 def _checkpoint(spec: Spec):
     from reprolib.checkpoint import Checkpoint
     from reprolib.models.memorise import cache_dir
 
-    return Checkpoint(cache_dir() / "runs" / spec.fingerprint / "checkpoint.safetensors", spec.fingerprint)
+    model = spec.core.fingerprint  # what is measured afterwards does not change the model
+    return Checkpoint(cache_dir() / "runs" / model / "checkpoint.safetensors", model)
 
 
-def compute(spec: Spec, *, progress: bool = True) -> Record:
-    """Start, unlearn, evaluate: the flow of the study, without looking at existing records."""
+@dataclass
+class Unlearned:
+    """A model after the stages of a spec, with all that an evaluation of it needs."""
+
+    lm: nn.Module
+    exam: Examination
+    outcome: Outcome
+    given: tuple[Row, ...]  # the forget rows that the method was given
+    seconds: float
+
+
+def unlearned(spec: Spec, *, progress: bool = True) -> Unlearned:
+    """Run the stages of ``spec``, continuing from a checkpoint if there is one (of a finished run: nothing is trained again)."""
     import torch
 
     from reprolib.corpus.answers import other_answers
     from reprolib.corpus.batching import encode_rows
-    from reprolib.evaluate import Examination, evaluate, measure
+    from reprolib.evaluate import Examination, measure
     from reprolib.models import device, memorise
-    from reprolib.models.policy import causal_lm
     from reprolib.models.testbeds import testbed
     from reprolib.recipes import Stage, recipe
     from reprolib.unlearn import Outcome, unlearn
 
     bed = testbed(spec.testbed)
     corpus = bed.corpus()
-    title = f"{spec.method} on {spec.testbed}, seed {spec.seed}"
     given = choose_forget(corpus["forget"], spec)
     with device.one_thread(not torch.cuda.is_available()):
         target, tokenizer = memorise.load(bed, "target", spec.seed, progress=progress)
@@ -99,42 +119,118 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
         if stages:
             lm, outcome = unlearn(
                 lm, stages, encode_rows(tokenizer, given), encode_rows(tokenizer, corpus["retain"]), seed=spec.seed,
-                others=others, measure=lambda m: measure(m, exam), checkpoint=_checkpoint(spec), title=title, progress=progress,
+                others=others, measure=lambda m: measure(m, exam), checkpoint=_checkpoint(spec), title=_title(spec),
+                progress=progress,
             )  # fmt: skip
-        trained = time.perf_counter()
-        evaluation = evaluate(lm, exam, progress=progress, title=title)
-        done = time.perf_counter()
+    return Unlearned(lm, exam, outcome, given, time.perf_counter() - began)
+
+
+def compute(spec: Spec, *, progress: bool = True) -> Record:
+    """Start, unlearn, evaluate: the flow of the study, without looking at existing records."""
+    import torch
+
+    from reprolib.evaluate import evaluate
+    from reprolib.models import device
+    from reprolib.models.policy import causal_lm
+
+    done = unlearned(spec, progress=progress)
+    outcome = done.outcome
+    began = time.perf_counter()
+    with device.one_thread(not torch.cuda.is_available()):
+        if spec.suite == "core":
+            evaluation, seconds = evaluate(done.lm, done.exam, progress=progress, title=_title(spec)), {}
+        else:
+            evaluation, seconds = examine(spec, done, progress=progress)
+    evaluated = time.perf_counter() - began
     lost = [k for k, v in evaluation.metrics.items() if not math.isfinite(v)]
-    if lost and outcome.status == "done":
+    if lost and outcome.status == "done" and spec.suite == "core":
         outcome.status, outcome.reason = "diverged", f"after the last step {lost[0]} is not finite"
-    given_documents = {r.document for r in given}
-    given_ids = {r.id for r in given}
-    rows = dict(evaluation.rows)
-    if len(given) < len(corpus["forget"]):
-        # 2: the row was handed to the method; 1: another row of its document was; 0: nothing of its document was
-        rest = len(rows["group"]) - len(corpus["forget"])
-        rows["given"] = [2 if r.id in given_ids else 1 if r.document in given_documents else 0 for r in corpus["forget"]] + [
-            0
-        ] * rest
     cost = {
-        "wall_s": round(done - began, 2),
-        "train_s": round(trained - began, 2),  # measuring along the way included
-        "evaluate_s": round(done - trained, 2),
+        "wall_s": round(done.seconds + evaluated, 2),
+        "train_s": round(done.seconds, 2),  # measuring along the way included
+        "evaluate_s": round(evaluated, 2),
         "peak_bytes": device.peak_memory_bytes(),
         "steps": outcome.steps,
-        "parameters": causal_lm(lm).num_parameters(),
+        "parameters": causal_lm(done.lm).num_parameters(),
         "trained_parameters": outcome.trained_parameters,
         "unchanged_after_first_step": outcome.unchanged_after_first_step,
-        "forget_rows_given": len(given),
-        "forget_documents_given": len(given_documents),
+        "forget_rows_given": len(done.given),
+        "forget_documents_given": len({r.document for r in done.given}),
         **{k: round(v, 4) for k, v in outcome.notes.items()},
+        **seconds,
     }
     return Record(
-        spec=spec, fingerprint=spec.fingerprint, status=outcome.status, reason=outcome.reason, stages=plain(stages),
-        metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=rows,
-        trajectory=[{k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()} for p in outcome.trajectory],
+        spec=spec, fingerprint=spec.fingerprint, status=outcome.status, reason=outcome.reason, stages=plain(spec.stages),
+        metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=_with_given(evaluation.rows, done),
+        trajectory=[{k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()} for p in outcome.trajectory]
+        if spec.suite == "core" else [],
         cost=cost, provenance=records.provenance(),
     )  # fmt: skip
+
+
+def examine(spec: Spec, done: Unlearned, *, progress: bool = True) -> tuple[Evaluation, dict[str, float]]:
+    """Ask the probes of a suite about an unlearned model; returns what they say and the seconds that each took."""
+    from reprolib.models import device, memorise
+    from reprolib.models.testbeds import testbed
+    from reprolib.probes import Subject, suite
+
+    bed, to = testbed(spec.testbed), device.accelerator().device
+    loaded: dict[str, Any] = {}
+
+    def reference(which: str):
+        if which not in loaded:
+            loaded[which] = memorise.load(bed, which, spec.seed, progress=progress)[0].to(to)
+        return loaded[which]
+
+    subject = Subject(done.lm, done.exam, spec.seed, reference, progress, _title(spec))
+    return ask(subject, suite(spec.suite))
+
+
+def ask(subject: Subject, probes: Sequence[Probe]) -> tuple[Evaluation, dict[str, float]]:
+    """Metrics and per-row columns of several probes side by side, and ``<probe>_s``: how long each took.
+
+    A pass that several probes share counts for the first that needs it.
+    """
+    from reprolib.evaluate import Evaluation
+
+    number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in subject.exam.corpus.groups.values() for r in g))}
+    rows: dict[str, list] = {
+        "group": [g for g, _ in subject.rows],
+        "task": [r.task for _, r in subject.rows],
+        "kind": [r.kind for _, r in subject.rows],
+        "document": [number[r.document] for _, r in subject.rows],
+    }
+    metrics: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for probe in probes:
+        began = time.perf_counter()
+        answer = probe.ask(subject)
+        foreign = [k for k in answer.metrics if not k.startswith(f"{probe.name}/")]
+        wrong = [k for k, v in answer.rows.items() if k in rows or len(v) != len(rows["group"])]
+        if foreign or wrong:
+            raise SpecError(
+                f"probe {probe.name!r} returned {(foreign + wrong)[0]!r}; its metrics must be named '{probe.name}/...', "
+                f"and its columns must be new and have one value a row ({len(rows['group'])})."
+            )
+        metrics |= answer.metrics
+        rows |= answer.rows
+        seconds[f"{probe.name}_s"] = round(time.perf_counter() - began, 2)
+    return Evaluation(metrics, rows), seconds
+
+
+def _with_given(rows: dict[str, list], done: Unlearned) -> dict[str, list]:
+    """Which forget rows the method was given, where that is not all of them."""
+    corpus = done.exam.corpus
+    if len(done.given) == len(corpus["forget"]):
+        return rows
+    documents, ids = {r.document for r in done.given}, {r.id for r in done.given}
+    # 2: the row was handed to the method; 1: another row of its document was; 0: nothing of its document was
+    given = [2 if r.id in ids else 1 if r.document in documents else 0 for r in corpus["forget"]]
+    return rows | {"given": given + [0] * (len(rows["group"]) - len(given))}
+
+
+def _title(spec: Spec) -> str:
+    return f"{spec.method} on {spec.testbed}, seed {spec.seed}"
 
 
 def choose_forget(rows: Sequence[Row], spec: Spec) -> tuple[Row, ...]:

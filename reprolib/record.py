@@ -61,7 +61,8 @@ class Record:
 
 def path_of(spec: Spec) -> Path:
     """The one file that may hold this spec's record. The fingerprint decides; the readable part may differ."""
-    folder, fingerprint = results_dir() / "records" / spec.testbed / spec.method, spec.fingerprint
+    kind = "records" if spec.suite == "core" else spec.suite
+    folder, fingerprint = results_dir() / kind / spec.testbed / spec.method, spec.fingerprint
     path = folder / f"{spec.slug}-{fingerprint}.json"
     return path if path.exists() else next(iter(sorted(folder.glob(f"*-{fingerprint}.json"))), path)
 
@@ -144,7 +145,7 @@ def check_writable() -> None:
 
 
 def all_records(testbed: str | None = None, method: str | None = None) -> Iterator[Record]:
-    """Every record on disk, in the order of its path."""
+    """Every record of the core evaluation on disk, in the order of its path."""
     base = results_dir() / "records"
     for path in sorted((base / testbed if testbed else base).rglob("*.json")):
         record = read(path)

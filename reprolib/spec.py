@@ -12,6 +12,7 @@ from reprolib.identity import digest, plain
 
 SCHEMA = 1  # of records; part of every fingerprint
 METRICS_VERSION = 1  # raise when a metric changes its value
+SUITES = {"wide": 1, "stress": 1}  # of reprolib.probes, with their versions: raise when a number of theirs changes or is added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,8 @@ class Spec:
 
     ``options`` go to the recipe (learning rate, epochs, ...); what is not given has the recipe's default.
     ``forget_documents`` is the share of forget documents handed to the method, ``forget_rows`` the share
-    of each document's rows (at least one each); evaluation always sees all of them.
+    of each document's rows (at least one each); evaluation always sees all of them. ``suite``: what is measured of the
+    unlearned model: "core", which every run has, or a suite of :mod:`reprolib.probes` in a record of its own.
     """
 
     testbed: str = "tiny/synthetic"
@@ -30,9 +32,10 @@ class Spec:
     forget_documents: float = 1.0
     forget_rows: float = 1.0
     precision: str = "fp32"  # of the base model during unlearning: fp32, bf16, nf4, int8
+    suite: str = "core"
 
     def __post_init__(self) -> None:
-        for name, kind in (("testbed", str), ("method", str), ("precision", str)):
+        for name, kind in (("testbed", str), ("method", str), ("precision", str), ("suite", str)):
             if not isinstance(getattr(self, name), kind):
                 raise SpecError(f"spec: {name} must be a string, got {getattr(self, name)!r}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -47,6 +50,8 @@ class Spec:
         from reprolib.models.testbeds import testbed
         from reprolib.recipes import recipe
 
+        if self.suite != "core" and self.suite not in SUITES:
+            raise SpecError(unknown("suite", self.suite, ("core", *SUITES)))
         allowed = ("fp32", "bf16", "nf4", "int8")
         if self.precision not in allowed:
             raise SpecError(unknown("precision", self.precision, allowed))
@@ -69,7 +74,15 @@ class Spec:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        values = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        if self.suite == "core":
+            del values["suite"]  # so in records and fingerprints that are older than suites
+        return values
+
+    @property
+    def core(self) -> Spec:
+        """The same run with the core evaluation: what identifies the unlearned model."""
+        return dataclasses.replace(self, suite="core")
 
     @property
     def stages(self):
@@ -85,17 +98,18 @@ class Spec:
 
         own = self.to_dict()
         del own["options"]  # the resolved stages hold them, with defaults filled in
-        return digest(
-            {
-                "spec": own,
-                "stages": self.stages,
-                "testbed": testbed(self.testbed).identity(),
-                "recipe": recipe(self.method).version,
-                "training": TRAINING_VERSION,
-                "metrics": METRICS_VERSION,
-                "schema": SCHEMA,
-            }
-        )
+        identity = {
+            "spec": own,
+            "stages": self.stages,
+            "testbed": testbed(self.testbed).identity(),
+            "recipe": recipe(self.method).version,
+            "training": TRAINING_VERSION,
+            "metrics": METRICS_VERSION,
+            "schema": SCHEMA,
+        }
+        if self.suite != "core":
+            identity["suite"] = SUITES[self.suite]
+        return digest(identity)
 
     @property
     def slug(self) -> str:

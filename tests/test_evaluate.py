@@ -1,5 +1,6 @@
 """Numbers of a model: the shortcut, the batches and the scores against transformers' own generation, one by one."""
 
+import collections
 import copy
 import functools
 import json
@@ -14,6 +15,7 @@ from transformers import DynamicCache
 from reprolib import evaluate as module
 from reprolib.corpus.batching import as_text
 from reprolib.corpus.rows import Corpus
+from reprolib.errors import ReprolibError
 from reprolib.evaluate import Examination, evaluate, generate, measure, summarise, teacher_forced
 from reprolib.metrics import lume
 from reprolib.record import Record, provenance, to_json
@@ -311,3 +313,77 @@ def test_no_text_of_the_data_leaves_with_a_record(half_lm, exam, corpus):
 def test_the_tokenizer_of_the_tests_is_byte_level():
     (ids,) = as_text(byte_tokenizer(), ["é"])
     assert len(ids) == 2
+
+
+# --- sampling ------------------------------------------------------------------------------------------------
+
+
+def test_samples_follow_the_models_distribution(tokenizer):
+    lm, prompt, n = tiny_lm(3), "It is said that", 4000
+    with torch.no_grad():
+        logits = lm(input_ids=torch.tensor(as_text(tokenizer, [prompt]))).logits[0, -1]
+    for temperature in (1.0, 0.5):
+        drawn = collections.Counter(generate(lm, tokenizer, [prompt] * n, max_new_tokens=1, temperature=temperature))
+        expected = collections.Counter()
+        for token, p in enumerate((logits / temperature).softmax(-1).tolist()):
+            expected[tokenizer.decode([token], skip_special_tokens=True)] += p
+        assert len(drawn) > 20
+        for text, p in expected.most_common(20):
+            assert drawn[text] / n == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / n) + 1e-4), (temperature, text)
+
+
+def test_samples_do_not_depend_on_batches_order_or_limit(half_lm, tokenizer, corpus):
+    prompts = [r.input for g in corpus.groups.values() for r in g]
+    sample = functools.partial(generate, half_lm, tokenizer, temperature=1.0, seed=3)
+    once = sample(prompts, max_new_tokens=30)
+    assert sample(prompts[::-1], max_new_tokens=30)[::-1] == once == sample(prompts, max_new_tokens=30)
+    for batch_tokens in (1, 200):
+        assert sample(prompts, max_new_tokens=30, batch_tokens=batch_tokens) == once
+    assert sample(prompts[3:5], max_new_tokens=30) == once[3:5]  # other prompts change nothing
+    for short, long in zip(sample(prompts, max_new_tokens=10), once, strict=True):
+        assert long.startswith(short.rstrip("�"))
+    assert sample(prompts, max_new_tokens=30, seed=4) != once
+    assert sample([]) == []
+
+
+def test_a_repeated_prompt_is_answered_by_different_samples(half_lm, tokenizer, corpus):
+    prompts = [r.input for r in corpus["forget"]]
+    many = generate(half_lm, tokenizer, [p for p in prompts for _ in range(8)], max_new_tokens=20, temperature=3.0)
+    assert all(len(set(many[i : i + 8])) > 1 for i in range(0, len(many), 8))
+    assert generate(half_lm, tokenizer, prompts, max_new_tokens=20, temperature=3.0) == many[::8]  # the first of each
+
+
+def test_samples_may_begin_with_what_is_known(half_lm, tokenizer, corpus):
+    prompts = [r.input for r in corpus["forget"]] * 3
+    whole = generate(half_lm, tokenizer, prompts, max_new_tokens=20, temperature=0.5)
+    plain = [i for i, t in enumerate(whole) if t.isascii()]  # other bytes are not decoded and encoded without loss
+    assert len(plain) > 5
+    begun = [as_text(tokenizer, [t])[0][: 3 if i in plain else 0] for i, t in enumerate(whole)]
+    again = generate(half_lm, tokenizer, prompts, begun=begun, max_new_tokens=20, temperature=0.5)
+    assert [again[i] for i in plain] == [whole[i] for i in plain]
+
+
+def test_without_heat_samples_are_greedy_and_with_it_they_differ_more(perfect_lm, half_lm, tokenizer, corpus):
+    prompts = [r.input for g in corpus.groups.values() for r in g]
+    for lm in (perfect_lm, half_lm):
+        greedy = generate(lm, tokenizer, prompts, max_new_tokens=30, seed=9)
+        assert generate(lm, tokenizer, prompts, max_new_tokens=30) == greedy  # the seed is of samples only
+        assert generate(lm, tokenizer, prompts, max_new_tokens=30, temperature=1e-6) == greedy
+        hot, cool = (
+            sum(a == b for a, b in zip(generate(lm, tokenizer, prompts, max_new_tokens=30, temperature=t), greedy, strict=True))
+            for t in (5.0, 0.3)
+        )
+        assert hot < cool
+
+
+def test_a_destroyed_model_can_be_sampled(tokenizer):
+    lm = tiny_lm()
+    with torch.no_grad():
+        lm.model.layers[0].mlp.down_proj.weight.fill_(float("nan"))
+    assert generate(lm, tokenizer, ["a", "bc"], max_new_tokens=5, temperature=1.0) == ["", ""]
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf])
+def test_temperature_is_above_zero(perfect_lm, tokenizer, temperature):
+    with pytest.raises(ReprolibError, match=r"temperature is .*; allowed: a finite number above 0"):
+        generate(perfect_lm, tokenizer, ["a"], temperature=temperature)

@@ -1,5 +1,6 @@
 """``run``: computed once, shared between processes, continued, and kept when it fails."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ from reprolib import record as records
 from reprolib.corpus.rows import Row
 from reprolib.errors import RecordError, ReprolibError, SpecError
 from reprolib.experiment import choose_forget, run
+from reprolib.models import device
 from reprolib.record import read, to_json
 from reprolib.spec import Spec
 
@@ -126,15 +128,17 @@ def test_a_damaged_record_is_not_computed_over(monkeypatch):
     assert path.read_text() == "{"
 
 
-def test_checkpoints_are_gone_after_a_run(monkeypatch):
+def test_checkpoints_are_gone_after_a_run_of_a_large_model(monkeypatch):
     from reprolib.checkpoint import Checkpoint
 
     written = []
     real = Checkpoint.save
+    monkeypatch.setattr(experiment, "KEEP_BYTES", 1000)
     monkeypatch.setattr(Checkpoint, "save", lambda self, *a: (real(self, *a), written.append(self.path.exists()), self.path)[2])
-    run(spec(), progress=False)
+    wanted = spec(options=QUICK | {"lr": 7e-4})
+    run(wanted, progress=False)
     folder = Path(os.environ["REPROLIB_CACHE"]) / "runs"
-    assert written == [True] and not (folder / spec().fingerprint).exists()
+    assert written == [True] and not (folder / wanted.fingerprint).exists()
 
 
 # --- several processes ---------------------------------------------------------------------------------------
@@ -233,6 +237,7 @@ def killed_run(results: str, cache: str, at: int) -> None:
 def test_a_killed_run_goes_on_to_the_same_record(tmp_path, monkeypatch, at):
     wanted = spec(options={"epochs": 4, "trainable": "lora-4"})
     whole = run(wanted, progress=False)
+    experiment._checkpoint(wanted).remove()
     cache, results = os.environ["REPROLIB_CACHE"], tmp_path / "killed"
     child = processes().Process(target=killed_run, args=(str(results), cache, at))
     child.start()
@@ -251,7 +256,58 @@ def test_a_killed_run_goes_on_to_the_same_record(tmp_path, monkeypatch, at):
     assert len(steps) == (0 if at == 0 else 4 - (at - 2))  # only what was still to do
     for name in ("status", "metrics", "rows", "trajectory", "stages"):
         assert getattr(again, name) == getattr(whole, name), name
-    assert not checkpoint.exists()
+
+
+def test_a_finished_model_is_kept_for_further_suites_if_it_is_small(monkeypatch):
+    from reprolib import unlearn as loop
+
+    wanted = spec(options={"epochs": 3, "lr": 3e-4})
+    core = run(wanted, progress=False)
+    kept = experiment._checkpoint(wanted)
+    assert kept.path.exists() and not kept.load().optim  # the model alone
+    monkeypatch.setattr(loop, "micro_batches", lambda *a: pytest.fail("trained again"))
+    done = experiment.unlearned(dataclasses.replace(wanted, suite="wide"), progress=False)
+    from reprolib.evaluate import evaluate
+
+    with device.one_thread(True):
+        again = evaluate(done.lm, done.exam, progress=False)
+    assert {k: round(v, 6) for k, v in again.metrics.items()} == core.metrics
+    assert done.outcome.trajectory and done.outcome.steps == core.cost["steps"]
+    kept.finish(keep_bytes=10)
+    assert not kept.path.exists()
+
+
+@pytest.mark.parametrize("method", ["npo", "target"])
+def test_a_suite_is_a_run_with_a_record_of_its_own(method, monkeypatch):
+    from reprolib import probes
+    from reprolib.evaluate import Evaluation
+
+    def ask(subject):
+        twin = subject.reference("twin")
+        assert twin is subject.reference("twin") and subject.seed == 0
+        return Evaluation({"count/rows": float(len(subject.rows))}, {"counted": subject.column({0: 1.0})})
+
+    probe = probes.Probe(name="count", title="Rows", suite="wide", cost="none", ask=ask)
+    monkeypatch.setattr(probes, "suite", lambda name: (probe,))
+    wanted = spec(method=method, suite="wide", options={"epochs": 2} if method == "npo" else {})
+    record = run(wanted, progress=False)
+    assert record.metrics == {"count/rows": len(record.rows["group"])} and record.rows["counted"][0] == 1
+    assert record.trajectory == [] and record.cost["count_s"] >= 0
+    assert records.path_of(wanted).is_relative_to(records.results_dir() / "wide") and records.find(wanted) == record
+    assert wanted.core.fingerprint != wanted.fingerprint and records.find(wanted.core) is None
+
+
+def test_a_probe_that_breaks_its_promise_is_named(monkeypatch):
+    from reprolib import probes
+    from reprolib.evaluate import Evaluation
+    from reprolib.probes import Probe
+
+    answers = [Evaluation({"other/x": 1.0}, {}), Evaluation({}, {"short": [1.0]}), Evaluation({}, {"group": []})]
+    for answer in answers:
+        probe = Probe(name="bad", title="", suite="wide", cost="", ask=lambda subject, a=answer: a)
+        monkeypatch.setattr(probes, "suite", lambda name, p=probe: (p,))
+        with pytest.raises(SpecError, match="probe 'bad' returned"):
+            run(spec(method="target", suite="wide", options={}), progress=False)
 
 
 # --- which forget rows are given -----------------------------------------------------------------------------

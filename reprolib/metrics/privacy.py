@@ -74,6 +74,26 @@ CARDS: dict[str, Card] = {
             trap="Higher means less likely a member; short texts divide by few bytes, so compare equal lengths.",
         ),
         Card(
+            name="gradient_norm",
+            label="Gradient norm",
+            unit="nats/token per weight",
+            low=0.0,
+            high=None,
+            better="twin",
+            source="Wang et al. 2024; open-unlearning (GradNorm, p = 2)",
+            trap="Higher means less likely a member. A batch's gradient is not a text's: one text at a time.",
+        ),
+        Card(
+            name="reference_attack",
+            label="Reference attack",
+            unit="nats/token",
+            low=None,
+            high=None,
+            better="twin",
+            source="Carlini et al. 2021; open-unlearning (reference = retrained model)",
+            trap="With the twin as reference it asks what no outsider can: the twin itself scores exactly 0.5.",
+        ),
+        Card(
             name="privleak",
             label="PrivLeak",
             unit="percent",
@@ -182,6 +202,30 @@ def zlib_score(nll: float, text: str) -> float:
     return float(nll) / len(zlib.compress(text.encode("utf-8")))
 
 
+def gradient_norm(gradients: Any) -> float:
+    """Mean over weight tensors of the 2-norm of the gradient of one text's mean token loss.
+
+    ``gradients``: one array (or tensor) per weight tensor, of one text. 0 or more; *higher = less likely a member*.
+    Source: open-unlearning (GradNorm, p = 2). Raises MetricError if there is none.
+    """
+    norms = [float(np.linalg.norm(np.asarray(g))) for g in gradients]
+    if not norms:
+        raise MetricError("gradients are empty; allowed: one array per weight tensor. Look for weights that require gradients.")
+    return sum(norms) / len(norms)
+
+
+def reference_attack(nll: float, nll_reference: float) -> float:
+    """Mean token loss of a text minus that of a reference model that did not see it; *higher = less likely a member*.
+
+    Both in nats per token, 0 or more; infinities are allowed on the first (a destroyed model knows no text).
+    Source: Carlini et al. 2021; open-unlearning. Raises MetricError for NaN, a negative loss or an infinite reference.
+    """
+    for name, value, top in (("nll", nll, math.inf), ("nll_reference", nll_reference, 1e300)):
+        if not 0 <= value <= top:  # NaN fails too
+            raise MetricError(f"{name} is {value!r}; allowed: 0 or more. Pass the mean token loss in nats.")
+    return float(nll) - float(nll_reference)
+
+
 def privleak(auc: float, reference: float = 0.5, *, form: Literal["complement", "direct"] = "complement") -> float:
     """How far the attack's AUC is from that of the retrained model, in percent; 0 is good.
 
@@ -206,3 +250,31 @@ def privleak(auc: float, reference: float = 0.5, *, form: Literal["complement", 
             f"{'below 1' if form == 'complement' else 'above 0'}. Check the retrained model, or use the other form."
         )
     return 100.0 * (a - r) / r
+
+
+def match_lengths(members: Any, nonmembers: Any, tolerance: float = 0.1) -> list[tuple[int, int]]:
+    """Pairs (member, non-member) of about the same length, each text used at most once.
+
+    ``members`` [n], ``nonmembers`` [m]: lengths, in tokens or words, above 0. Two may be paired if they differ by at most
+    ``tolerance`` of the longer one. Both are sorted and each member takes the first non-member that is close enough, which
+    pairs as many as can be. An attack on the pairs cannot live on length. Empty if nothing matches.
+
+    Raises MetricError for an empty side, a length of 0 or less, or a tolerance outside [0, 1].
+    """
+    tolerance = share("tolerance", tolerance)
+    m, r = vector("members", members), vector("nonmembers", nonmembers)
+    for name, lengths in (("members", m), ("nonmembers", r)):
+        if lengths.min() <= 0:
+            raise MetricError(f"{name} hold a length of {lengths.min():g}; allowed: above 0. Leave empty texts out.")
+    order_m, order_r = np.argsort(m, kind="stable"), np.argsort(r, kind="stable")
+    pairs, at = [], 0
+    for i in order_m:
+        while at < len(order_r) and r[order_r[at]] < m[i] * (1 - tolerance):
+            at += 1  # shorter than any later member allows
+        if at == len(order_r):
+            break
+        j = order_r[at]
+        if m[i] >= r[j] * (1 - tolerance):
+            pairs.append((int(i), int(j)))
+            at += 1
+    return pairs

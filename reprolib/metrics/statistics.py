@@ -1,4 +1,4 @@
-"""Intervals and comparisons: cluster bootstrap over documents, seeds, share of the way, matched levels.
+"""Intervals and comparisons: cluster bootstrap over documents, seeds, tests, ranks, share of the way, matched levels.
 
 Rows of one document are dependent, so every bootstrap here resamples *documents* (clusters), never
 rows. A statistic is any pure function ``statistic(columns) -> float`` of a dict of equally long
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from reprolib.metrics.card import Card
 
 Columns = Mapping[str, Any]  # name -> array of shape [rows, ...]
 Statistic = Callable[[dict[str, np.ndarray]], float]
+Weighted = Callable[[dict[str, np.ndarray], np.ndarray], np.ndarray]  # columns, weights [n, rows] -> [n]
 Run = tuple[Columns, Any, Any]  # columns, cluster, strata (or None)
 
 
@@ -43,6 +45,26 @@ class SeedsInterval(NamedTuple):
     n_seeds: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The order of M methods, and how far it can be relied on. All arrays in the order of ``methods``.
+
+    ``score`` [M]; ``rank`` [M], 1 the best, tied methods share the mean of their places; ``low`` and ``high`` [M], interval of
+    the rank; ``beats`` [M, M], share of replicates in which the row's method is better than the column's (a tie counts half);
+    ``tau``: mean Kendall tau-b between replicates, 1 where they all agree, 0 where the order is chance.
+    """
+
+    methods: tuple[str, ...]
+    score: np.ndarray
+    rank: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    beats: np.ndarray
+    tau: float
+    n_documents: int
+    n_seeds: int
+
+
 class Matched(NamedTuple):
     """Value of ``y`` where ``x`` first crosses a level; ``position`` is a fractional index (2.5: between 2 and 3)."""
 
@@ -63,6 +85,46 @@ CARDS: dict[str, Card] = {
             better="twin",
             source="this study: (m - target) / (twin - target)",
             trap="1 is the retrained twin, above 1 is beyond it and not better; NaN where target and twin agree.",
+        ),
+        Card(
+            name="standardised_difference",
+            label="Standardised difference",
+            unit="standard deviations",
+            low=None,
+            high=None,
+            better="higher",
+            source="Cohen 1988; d_z of Lakens 2013",
+            trap="In units of the spread of *differences*: two methods that err alike get a large one from a tiny difference.",
+        ),
+        Card(
+            name="superiority",
+            label="Probability of superiority",
+            unit="share",
+            low=0.0,
+            high=1.0,
+            better="higher",
+            source="McGraw and Wong 1992 (common language effect size); the AUC",
+            trap="0.5 is no effect. It says how often, not by how much.",
+        ),
+        Card(
+            name="cliffs_delta",
+            label="Cliff's delta",
+            unit="score",
+            low=-1.0,
+            high=1.0,
+            better="higher",
+            source="Cliff 1993",
+            trap="±1 needs no large difference, only no overlap: with three seeds a side it is common.",
+        ),
+        Card(
+            name="rank_stability",
+            label="Rank stability (tau)",
+            unit="Kendall tau",
+            low=-1.0,
+            high=1.0,
+            better="higher",
+            source="this study; Kendall 1945 (tau-b), bootstrap of ranks after Hall and Miller 2009",
+            trap="A stable order can be an order of differences too small to matter, and a wrong metric ranks stably too.",
         ),
     )
 }
@@ -182,6 +244,13 @@ class _Plan:
     def n(self) -> int:
         return len(self.labels)
 
+    def counts(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """How often each cluster is drawn, in n draws as of :meth:`draw`: [n, clusters]."""
+        out = np.zeros((n, self.n))
+        for m in self.members:
+            out[:, m] = rng.multinomial(len(m), np.full(len(m), 1 / len(m)), size=n)
+        return out
+
     @property
     def degenerate(self) -> bool:
         """True if resampling can change nothing: every stratum has a single document."""
@@ -266,18 +335,262 @@ def paired_difference(
 
     Raises MetricError as `bootstrap` does, also if the two sides differ in the number of rows.
     """
-    level, n = _level(level), _count(n)
-    plan = _Plan(cluster, strata)
+    level = _level(level)
+    estimate, replicates, documents = _paired(columns_a, columns_b, cluster, statistic, strata, n, seed)
+    return Interval(estimate, *_percentiles(replicates, level), documents)
+
+
+def _paired(columns_a: Columns, columns_b: Columns, cluster: Any, statistic: Statistic, strata: Any, n: int, seed: int):
+    """(difference, its ``n`` replicates, number of documents); the replicates are NaN if resampling can change nothing."""
+    n, plan = _count(n), _Plan(cluster, strata)
     a, b = _columns(columns_a, plan.rows), _columns(columns_b, plan.rows)
     estimate = float(statistic(dict(a))) - float(statistic(dict(b)))
-    if plan.degenerate:
-        return Interval(estimate, math.nan, math.nan, plan.n)
+    replicates = np.full(n, math.nan)
     rng = np.random.default_rng(seed)
-    replicates = np.empty(n)
-    for i in range(n):
+    for i in range(0 if plan.degenerate else n):
         index = plan.index(plan.draw(rng))
         replicates[i] = float(statistic(_take(a, index))) - float(statistic(_take(b, index)))
-    return Interval(estimate, *_percentiles(replicates, level), plan.n)
+    return estimate, replicates, plan.n
+
+
+def paired_p_value(
+    columns_a: Columns,
+    columns_b: Columns,
+    cluster: Any,
+    statistic: Statistic,
+    *,
+    strata: Any = None,
+    n: int = 2000,
+    seed: int = 0,
+) -> float:
+    """Two-sided bootstrap p-value of ``statistic(a) = statistic(b)`` for two methods scored on the same rows.
+
+    With d the difference and d* that of a replicate of `paired_difference` (the same draws for the same ``seed``), the spread of
+    d* around d stands for that of d around 0: p = (1 + #{|d* - d| >= |d|}) / (1 + n). In [1 / (1 + n), 1]; 1 where the two sides
+    are equal; NaN if every stratum has one document only, or if the statistic is NaN. It tells nothing about other seeds.
+
+    Source: Efron and Tibshirani 1993, section 16.4 (bootstrap test by shifting); Davison and Hinkley 1997, section 4.2.
+    Raises MetricError as `paired_difference` does.
+    """
+    d, replicates, _ = _paired(columns_a, columns_b, cluster, statistic, strata, n, seed)
+    if math.isnan(d) or np.isnan(replicates).any():
+        return math.nan
+    beyond = np.abs(replicates - d) >= abs(d) - 1e-12  # sums of the same numbers differ by rounding
+    return (1 + int(beyond.sum())) / (1 + n)
+
+
+# --- many comparisons, and how large a difference is ---------------------------------------------
+
+
+def _p_values(p: Any) -> np.ndarray:
+    values = vector("p", p)
+    if values.min() < 0 or values.max() > 1:
+        raise MetricError(f"p ranges from {values.min():g} to {values.max():g}; allowed: 0 to 1. Pass p-values, not statistics.")
+    return values
+
+
+def holm(p: Any) -> np.ndarray:
+    """p-values of a family of m comparisons, adjusted so that the chance of *any* false one stays below the level: [m].
+
+    Step-down: the i-th smallest becomes max_{j <= i} min(1, (m - j + 1) p_(j)). In [0, 1], in the order given; compare with the
+    level as usual. Holds for dependent comparisons. Source: Holm 1979. Raises MetricError for values outside [0, 1] or NaN.
+    """
+    values = _p_values(p)
+    order, m = np.argsort(values, kind="stable"), len(values)
+    out = np.empty(m)
+    out[order] = np.minimum(1.0, np.maximum.accumulate((m - np.arange(m)) * values[order]))
+    return out
+
+
+def benjamini_hochberg(p: Any) -> np.ndarray:
+    """p-values of m comparisons, adjusted so that the expected *share* of false ones among those found stays below the level: [m].
+
+    Step-up: the i-th smallest becomes min_{j >= i} min(1, m p_(j) / j). In [0, 1], in the order given; weaker than `holm`, and
+    proven for independent or positively dependent comparisons. Source: Benjamini and Hochberg 1995. Errors as `holm`.
+    """
+    values = _p_values(p)
+    order, m = np.argsort(values, kind="stable"), len(values)
+    out = np.empty(m)
+    scaled = m * values[order] / (1 + np.arange(m))
+    out[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    return out
+
+
+def standardised_difference(a: Any, b: Any, cluster: Any = None) -> float:
+    """Mean of the paired differences over their standard deviation, by document: d_z = mean(D) / s(D).
+
+    ``a``, ``b``: scores of the same rows [rows]; ``cluster``: document key [rows] (None: each row is one), D being the mean
+    difference in each document, s with D - 1. In standard deviations, positive where ``a`` is larger; 0 where all are equal,
+    ±inf where all documents differ by the same amount, NaN with one document (no spread can be seen).
+
+    Source: Cohen 1988; Lakens 2013 (d_z). Raises MetricError for unequal lengths or values that are not finite.
+    """
+    x, y = vector("a", a), vector("b", b)
+    if len(x) != len(y):
+        raise MetricError(f"a has {len(x)} rows and b has {len(y)}; allowed: as many. Score both on the same rows.")
+    plan = _Plan(np.arange(len(x)) if cluster is None else cluster)
+    if plan.rows != len(x):
+        raise MetricError(f"cluster has {plan.rows} rows, a and b have {len(x)}; allowed: as many. Take all from the same rows.")
+    d = np.add.reduceat((x - y)[plan.order], plan.starts) / plan.sizes
+    if plan.n < 2:
+        return math.nan
+    mean, spread = float(d.mean()), float(d.std(ddof=1))
+    if spread <= 1e-12 * max(1.0, float(np.abs(d).max())):  # equal but for rounding
+        return 0.0 if abs(mean) <= 1e-12 else math.copysign(math.inf, mean)
+    return mean / spread
+
+
+def superiority(a: Any, b: Any) -> float:
+    """P(A > B) + P(A = B) / 2 for a value of ``a`` [n] and one of ``b`` [m] drawn at random, e.g. scores of two methods' seeds.
+
+    In [0, 1]: 0.5 is no effect, 1 where every value of ``a`` is above every one of ``b``. Unpaired.
+    Source: McGraw and Wong 1992; Vargha and Delaney 2000. Raises MetricError for an empty side or NaN.
+    """
+    from reprolib.metrics.privacy import auc  # the same statistic; that module builds on this one
+
+    return auc(a, b)
+
+
+def cliffs_delta(a: Any, b: Any) -> float:
+    """P(A > B) - P(A < B) = 2 `superiority` - 1: in [-1, 1], 0 is no effect. Source: Cliff 1993. Errors as `superiority`."""
+    return 2.0 * superiority(a, b) - 1.0
+
+
+# --- how stable an order of methods is -----------------------------------------------------------
+
+
+def weighted_mean(columns: Mapping[str, np.ndarray], weights: np.ndarray, column: str = "score") -> np.ndarray:
+    """Mean of a column for each row of the weights [n, rows]: what `rank_stability` does with the name of a column. [n]."""
+    return weights @ np.asarray(columns[column], dtype=np.float64) / weights.sum(axis=1)
+
+
+def rank_stability(
+    boards: Mapping[str, Sequence[Run]],
+    score: str | Weighted,
+    *,
+    better: str = "higher",
+    paired_seeds: bool = True,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Ranking:
+    """Would other documents and other seeds put the methods in the same order? Bootstrap of a leaderboard.
+
+    ``boards``: for each method its runs, one ``(columns, cluster, strata)`` a seed as for `combined_interval`, all on the same
+    documents. ``score``: the name of a column, which stands for its mean over rows, or a function (columns, weights [n, rows]) ->
+    [n] that reads all replicates at once: a replicate gives a row the number of times that its document was drawn. The score of
+    a method is the mean over its seeds. ``better``: "higher" or "lower".
+
+    Each replicate draws the documents once for all methods, so that what is common to a document cancels, and the seeds too
+    where ``paired_seeds`` (seed i of every method began from the same model; all methods then need as many). Intervals of ranks
+    are percentiles, rounded outwards; tau-b is the mean over pairs of replicates 1 and 2, 3 and 4, ... With S seeds the
+    spread between seeds is understated by about sqrt((S-1)/S). Where nothing can be resampled (every stratum has one
+    document, and there is one seed), intervals, ``beats`` and ``tau`` are NaN.
+
+    Raises MetricError for fewer than two methods, unequal documents, unequal numbers of seeds, or a score that is not finite.
+    """
+    level, n = _level(level), _count(n)
+    if better not in ("higher", "lower"):
+        raise MetricError(f"better is {better!r}; allowed: 'higher' or 'lower'. Say which end of the score is rank 1.")
+    if not isinstance(boards, Mapping) or len(boards) < 2 or not all(boards.values()):
+        raise MetricError("boards must name two methods or more, each with at least one run; got fewer. Rank what can be compared.")
+    methods, n_seeds = tuple(boards), [len(runs) for runs in boards.values()]
+    if paired_seeds and len(set(n_seeds)) > 1:
+        raise MetricError(
+            f"methods have {dict(zip(methods, n_seeds, strict=True))} seeds; allowed with paired_seeds=True: as many each, in the "
+            "same order. Leave out the seeds that not all have, or use paired_seeds=False."
+        )
+    read: Weighted = score if callable(score) else (lambda columns, weights: weighted_mean(columns, weights, score))
+    first, data = _same_documents(boards, None if callable(score) else score)
+    sign = 1.0 if better == "higher" else -1.0
+
+    def scores(documents: np.ndarray, seeds: Sequence[np.ndarray]) -> np.ndarray:
+        """[n, M] for counts of documents [n, D] and, for each method, shares of seeds [n, S]."""
+        out = np.zeros((len(documents), len(methods)))
+        for m, runs in enumerate(data):
+            for s, (columns, where) in enumerate(runs):
+                out[:, m] += seeds[m][:, s] * np.asarray(read(columns, documents[:, where]), dtype=np.float64)
+        if not np.isfinite(out).all():
+            raise MetricError(
+                f"the score of {methods[int(np.argwhere(~np.isfinite(out))[0][1])]!r} is not finite in some replicate; allowed: "
+                "finite numbers. Give strata that keep every cell filled, or leave the method out."
+            )
+        return out
+
+    estimate = scores(np.ones((1, first.n)), [np.full((1, s), 1 / s) for s in n_seeds])[0]
+    rank = _ranks(sign * estimate[None])[0]
+    size = len(methods)
+    if first.degenerate and max(n_seeds) == 1:
+        nan = np.full(size, math.nan)
+        return Ranking(methods, estimate, rank, nan, nan.copy(), np.full((size, size), math.nan), math.nan, first.n, 1)
+    rng = np.random.default_rng(seed)
+    documents = first.counts(rng, n)
+    if paired_seeds:
+        seeds = [rng.multinomial(n_seeds[0], np.full(n_seeds[0], 1 / n_seeds[0]), size=n) / n_seeds[0]] * size
+    else:
+        seeds = [rng.multinomial(s, np.full(s, 1 / s), size=n) / s for s in n_seeds]
+    step = max(1, 4_000_000 // first.rows)  # replicates at once: weights of some 32 MB
+    parts = [slice(i, i + step) for i in range(0, n, step)]
+    replicates = sign * np.concatenate([scores(documents[p], [s[p] for s in seeds]) for p in parts])
+    ranks = _ranks(replicates)
+    low = np.quantile(ranks, (1 - level) / 2, axis=0, method="lower")
+    high = np.quantile(ranks, (1 + level) / 2, axis=0, method="higher")
+    columns = [replicates[:, [m]] for m in range(size)]
+    beats = np.array([(c > replicates).mean(0) + (c == replicates).mean(0) / 2 for c in columns])
+    return Ranking(methods, estimate, rank, low, high, beats, _kendall(replicates), first.n, max(n_seeds))
+
+
+def _same_documents(boards: Mapping[str, Sequence[Run]], column: str | None):
+    """The plan that all runs share, and for each method and seed its columns and each row's place among the documents."""
+    first: _Plan | None = None
+    data = []
+    for method, runs in boards.items():
+        data.append([])
+        for i, run in enumerate(runs):
+            if not isinstance(run, (tuple, list)) or len(run) != 3:
+                raise MetricError(
+                    f"boards[{method!r}][{i}] is {type(run).__name__} and no triple; allowed: (columns, cluster, strata). "
+                    "Put None in third place if there are no strata."
+                )
+            plan = _Plan(run[1], run[2])
+            first = first or plan
+            same = np.array_equal(plan.labels, first.labels) and np.array_equal(
+                plan.stratum_labels[plan.stratum], first.stratum_labels[first.stratum]
+            )
+            if not same:
+                raise MetricError(
+                    f"boards[{method!r}][{i}] has other documents or strata than the first run; allowed: the same in all. "
+                    "Score all methods on the same documents."
+                )
+            columns = _columns(run[0], plan.rows)
+            if column is not None and column not in columns:
+                raise MetricError(f"boards[{method!r}][{i}] has no column {column!r}; allowed: {', '.join(columns)}. Name one.")
+            data[-1].append((columns, np.searchsorted(plan.labels, np.asarray(run[1]))))
+    assert first is not None
+    return first, data
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis, 1 the highest; ties share the mean of their places. [n, M]."""
+    above = np.stack([(scores > scores[:, [m]]).sum(1) for m in range(scores.shape[1])], axis=1)
+    equal = np.stack([(scores == scores[:, [m]]).sum(1) for m in range(scores.shape[1])], axis=1)  # itself among them
+    return 1.0 + above + (equal - 1) / 2
+
+
+def _kendall(scores: np.ndarray) -> float:
+    """Mean tau-b between rows 1 and 2, 3 and 4, ... of [n, M]; NaN for a single row.
+
+    Two orders that are both tied throughout agree (1); with one such order nothing is said on agreement (0).
+    """
+    pairs = len(scores) // 2
+    if not pairs:
+        return math.nan
+    first, second = np.triu_indices(scores.shape[1], 1)
+    signs = np.sign(scores[:, first] - scores[:, second])
+    a, b = signs[0 : 2 * pairs : 2], signs[1 : 2 * pairs : 2]
+    together, each = (a * b).sum(1), np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    same = ((a == 0).all(1) & (b == 0).all(1)).astype(float)
+    return float(np.where(each > 0, together / np.where(each > 0, each, 1.0), same).mean())
 
 
 def seeds_interval(values: Any, level: float = 0.95) -> SeedsInterval:

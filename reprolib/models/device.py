@@ -82,8 +82,11 @@ def quantization(precision: Precision):
         import bitsandbytes  # noqa: F401
     except ImportError as e:
         raise SpecError(f"precision={precision!r} needs bitsandbytes; install reprolib[quantized] or use fp32.") from e
+    import logging
+
     from transformers import BitsAndBytesConfig
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every layer and pass that inputs are rounded
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32

@@ -9,13 +9,22 @@ from reprolib.errors import ReprolibError
 from reprolib.metrics import lume
 from reprolib.metrics.statistics import (
     Interval,
+    _kendall,
     at_matched,
+    benjamini_hochberg,
     bootstrap,
+    cliffs_delta,
     combined_interval,
     gap_closed,
     gap_reason,
+    holm,
     paired_difference,
+    paired_p_value,
+    rank_stability,
     seeds_interval,
+    standardised_difference,
+    superiority,
+    weighted_mean,
 )
 
 
@@ -259,3 +268,227 @@ def test_at_matched_never_reached():
     got = at_matched([1.0, 0.6, 0.2], [0.5, 0.4, 0.1], 0.1)
     assert not got.reached and math.isnan(got.value) and math.isnan(got.position)
     assert at_matched([0.5], [0.7], 0.5) == (0.7, 0.0, True)
+
+
+# --- p-values, families of comparisons, effect sizes ----------------------------------------------
+
+
+def test_p_value_of_no_difference_is_uniform_enough():
+    rng = np.random.default_rng(10)
+    p = []
+    for i in range(120):
+        a, cluster = documents(rng, n=30, rows=2, within=1.0)
+        b = {"x": a["x"] + rng.normal(0, 1, 60)}
+        p.append(paired_p_value(a, b, cluster, mean, n=199, seed=i))
+    assert min(p) >= 1 / 200 and max(p) <= 1
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.12 and 0.35 < np.mean(p) < 0.65
+
+
+def test_p_value_sees_what_pairing_shows():
+    rng = np.random.default_rng(11)
+    a, cluster = documents(rng, within=0.5)
+    b = {"x": a["x"] - 0.3 + rng.normal(0, 0.05, len(cluster))}
+    assert paired_p_value(a, b, cluster, mean, n=999) == 0.001
+    assert paired_p_value(b, a, cluster, mean, n=999) == 0.001
+    assert paired_p_value(a, a, cluster, mean, n=50) == 1
+    assert math.isnan(paired_p_value({"x": [1.0, 2.0]}, {"x": [1.0, 1.0]}, ["a", "a"], mean, n=10))
+    assert math.isnan(paired_p_value({"x": [1.0, 2.0]}, {"x": [1.0, 1.0]}, ["a", "b"], lambda c: math.nan, n=10))
+
+
+def test_p_value_agrees_with_the_interval():
+    """Of the same draws: p is below 5 % where zero lies outside the interval of 95 %, mirrored around the estimate."""
+    rng = np.random.default_rng(12)
+    agree = []
+    for i in range(40):
+        a, cluster = documents(rng, n=25, rows=3)
+        b = {"x": a["x"] - 0.15 + np.repeat(rng.normal(0, 0.4, 25), 3)}
+        got = paired_difference(a, b, cluster, mean, n=400, seed=i)
+        outside = abs(got.estimate) > max(got.high - got.estimate, got.estimate - got.low)
+        agree.append(outside == (paired_p_value(a, b, cluster, mean, n=400, seed=i) < 0.05))
+    assert np.mean(agree) > 0.9
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]).tolist() == pytest.approx([1, 1])
+    assert holm([0.2]).tolist() == [0.2]
+    assert holm([0.0, 1.0]).tolist() == [0, 1]
+
+
+def test_benjamini_hochberg_by_hand():
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]).tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+    assert benjamini_hochberg([0.9, 0.01]).tolist() == pytest.approx([0.9, 0.02])
+    assert benjamini_hochberg([0.2]).tolist() == [0.2]
+
+
+def test_corrections_keep_order_and_holm_is_the_stricter():
+    p = np.random.default_rng(13).random(30) ** 3
+    h, b = holm(p), benjamini_hochberg(p)
+    assert (p <= b).all() and (b <= h).all() and h.max() <= 1
+    order = np.argsort(p)
+    assert (np.diff(h[order]) >= 0).all() and (np.diff(b[order]) >= 0).all()
+    turned = np.random.default_rng(14).permutation(30)
+    assert holm(p[turned]) == pytest.approx(h[turned]) and benjamini_hochberg(p[turned]) == pytest.approx(b[turned])
+    from scipy.stats import false_discovery_control
+
+    assert b == pytest.approx(false_discovery_control(p))
+
+
+def test_corrections_hold_what_they_promise():
+    rng = np.random.default_rng(15)
+    family = [(holm(p) < 0.1).any() for p in rng.random((400, 10))]
+    assert 0.05 < np.mean(family) < 0.15
+    assert np.mean([(p < 0.1).any() for p in rng.random((400, 10))]) > 0.5  # without
+
+
+def test_standardised_difference():
+    assert standardised_difference([1.0, 2, 3], [0.0, 0, 0]) == pytest.approx(2)
+    assert standardised_difference([0.0, 0, 0], [1.0, 2, 3]) == pytest.approx(-2)
+    # rows of one document are one difference: 1.5, 3
+    got = standardised_difference([1.0, 2, 3], [0.0, 0, 0], ["a", "a", "b"])
+    assert got == pytest.approx(2.25 / math.sqrt(2 * 0.75**2))
+    assert got == pytest.approx(standardised_difference([3.0, 1, 2], [0.0, 0, 0], ["b", "a", "a"]))
+    assert standardised_difference([1.0, 2], [1.0, 2]) == 0
+    assert standardised_difference([0.3, 0.6], [0.1, 0.4]) == math.inf and standardised_difference([1, 2], [2, 3]) == -math.inf
+    assert math.isnan(standardised_difference([1.0, 2.0], [0.0, 0.0], ["a", "a"]))
+
+
+def test_superiority_and_cliffs_delta():
+    assert superiority([1, 2, 3], [0, 2]) == 4.5 / 6
+    assert cliffs_delta([1, 2, 3], [0, 2]) == pytest.approx(0.5)
+    assert cliffs_delta([0, 2], [1, 2, 3]) == pytest.approx(-0.5)
+    assert cliffs_delta([3, 4], [1, 2]) == 1 and cliffs_delta([1], [1]) == 0
+    rng = np.random.default_rng(16)
+    assert abs(cliffs_delta(rng.random(300), rng.random(300))) < 0.15
+
+
+# --- ranks ------------------------------------------------------------------------------------------
+
+
+def board(rng, gaps, seeds=3, n=40, noise=0.3, spread=0.05):
+    """Methods that differ by ``gaps``, scored on the same documents, with noise of documents and of seeds."""
+    cluster = np.repeat([f"d{i:03d}" for i in range(n)], 2)
+    common = np.repeat(rng.normal(0, 1, n), 2)
+    return {
+        f"m{g}": [
+            ({"x": gap + common + np.repeat(rng.normal(0, noise, n), 2) + rng.normal(0, spread)}, cluster, None) for _ in range(seeds)
+        ]
+        for g, gap in enumerate(gaps)
+    }
+
+
+def test_ranks_by_hand():
+    cluster = ["a", "a", "b"]
+    methods = {name: [({"x": x}, cluster, None)] for name, x in (("p", [1.0, 1, 1]), ("q", [3.0, 3, 3]), ("r", [1.0, 1, 1]))}
+    got = rank_stability(methods, "x", n=50)
+    assert got.methods == ("p", "q", "r") and got.score.tolist() == [1, 3, 1]
+    assert got.rank.tolist() == [2.5, 1, 2.5] == got.low.tolist() == got.high.tolist()
+    assert got.beats.tolist() == [[0.5, 0, 0.5], [1, 0.5, 1], [0.5, 0, 0.5]]
+    assert got.tau == pytest.approx(1) and (got.n_documents, got.n_seeds) == (2, 1)
+    turned = rank_stability(methods, "x", better="lower", n=50)
+    assert turned.rank.tolist() == [1.5, 3, 1.5] and turned.beats[1].tolist() == [0, 0.5, 0]
+
+
+def test_a_clear_order_is_stable_and_chance_is_not():
+    rng = np.random.default_rng(17)
+    clear = rank_stability(board(rng, [3.0, 2.0, 1.0, 0.0]), "x", n=400)
+    assert clear.rank.tolist() == [1, 2, 3, 4] == clear.low.tolist() == clear.high.tolist()
+    assert clear.tau == 1 and clear.beats[0, 3] == 1
+    same = rank_stability(board(rng, [0.0] * 4), "x", n=400)
+    assert same.tau < 0.75 and (same.high - same.low).max() >= 2
+    off = ~np.eye(4, dtype=bool)
+    assert same.beats[off] == pytest.approx(1 - same.beats.T[off])
+    assert (same.low >= 1).all() and (same.high <= 4).all()
+    independent = rank_stability(board(rng, [0.0] * 5, seeds=1, noise=1.0), lambda c, w: rng.random(len(w)), n=2000)
+    assert abs(independent.tau) < 0.05  # scores of pure chance
+
+
+def test_what_is_common_to_documents_cancels():
+    """Documents differ by 1, methods by 0.1 only: the order is safe, though the intervals of the scores overlap."""
+    methods = board(np.random.default_rng(18), [0.1, 0.0], noise=0.05, spread=0.0)
+    assert rank_stability(methods, "x", n=400).beats[0, 1] > 0.99
+    low, high = (bootstrap(*methods[m][0][:2], mean, n=200) for m in ("m1", "m0"))
+    assert low.high > high.low
+
+
+def test_seeds_count_and_may_be_unpaired():
+    rng = np.random.default_rng(19)
+    alike = board(rng, [0.2, 0.0], noise=0.01, spread=0.0)
+    shift = {m: [({"x": c["x"] + s}, k, None) for s, (c, k, _) in enumerate(runs)] for m, runs in alike.items()}
+    assert rank_stability(shift, "x", n=400).beats[0, 1] == 1  # what seeds have in common cancels
+    assert rank_stability(shift, "x", n=400, paired_seeds=False).beats[0, 1] < 0.9
+    uneven = {"a": alike["m0"], "b": alike["m1"][:2]}
+    assert rank_stability(uneven, "x", n=50, paired_seeds=False).n_seeds == 3
+    with pytest.raises(ReprolibError, match="as many each"):
+        rank_stability(uneven, "x", n=50)
+
+
+def test_ranks_agree_with_resampling_rows_by_hand():
+    """Weights stand for drawn rows: the same probability as with one resampled column after another."""
+    methods = board(np.random.default_rng(20), [0.05, 0.0], seeds=1)
+    a, b = methods["m0"][0][0], methods["m1"][0][0]
+    got = rank_stability(methods, "x", n=2000)
+    wins = []
+    rng = np.random.default_rng(21)
+    for _ in range(2000):
+        rows = np.concatenate([[2 * d, 2 * d + 1] for d in rng.integers(0, 40, 40)])
+        wins.append(a["x"][rows].mean() > b["x"][rows].mean())
+    assert got.beats[0, 1] == pytest.approx(np.mean(wins), abs=0.04) and 0.05 < np.mean(wins) < 0.95
+
+
+def test_ranks_are_reproducible_and_do_not_hang_on_row_order_or_blocks(monkeypatch):
+    methods = board(np.random.default_rng(22), [0.05, 0.0, 0.02])
+    first = rank_stability(methods, "x", n=100)
+    order = np.random.default_rng(23).permutation(80)
+    mixed = {m: [({"x": c["x"][order]}, k[order], None) for c, k, _ in runs] for m, runs in methods.items()}
+    again = rank_stability(mixed, "x", n=100)
+    assert again.beats == pytest.approx(first.beats) and again.tau == pytest.approx(first.tau)
+    by_one = rank_stability(methods, lambda c, w: np.array([weighted_mean(c, row[None], "x")[0] for row in w]), n=100)
+    assert by_one.beats == pytest.approx(first.beats) and by_one.score == pytest.approx(first.score)
+    assert not np.array_equal(rank_stability(methods, "x", n=100, seed=1).beats, first.beats)
+
+
+def test_ranks_of_strata_and_of_nothing_to_resample():
+    cluster, strata = ["a", "b", "c", "d"], ["s", "s", "t", "t"]
+    methods = {m: [({"x": x}, cluster, strata)] for m, x in (("p", [0.0, 0, 1, 1]), ("q", [1.0, 1, 0, 0]))}
+    got = rank_stability(methods, "x", n=50)
+    assert got.rank.tolist() == [1.5, 1.5] and got.tau == 1 and got.beats[0, 1] == 0.5  # strata add no spread
+    assert rank_stability({m: [(r[0][0], cluster, None)] for m, r in methods.items()}, "x", n=200).low.tolist() == [1, 1]
+    one = rank_stability({m: [(r[0][0], ["a"] * 4, None)] for m, r in methods.items()}, "x", n=50)
+    assert one.rank.tolist() == [1.5, 1.5] and math.isnan(one.tau) and np.isnan(one.low).all() and np.isnan(one.beats).all()
+
+
+def test_kendall_against_scipy():
+    from scipy.stats import kendalltau
+
+    rng = np.random.default_rng(24)
+    scores = rng.integers(0, 4, (40, 6)).astype(float)
+    expected = [kendalltau(scores[i], scores[i + 1]).statistic for i in range(0, 40, 2)]
+    assert _kendall(scores) == pytest.approx(np.mean(expected))
+    assert _kendall(np.zeros((2, 3))) == 1 and _kendall(np.array([[0.0, 0, 0], [1, 2, 3]])) == 0
+    assert math.isnan(_kendall(scores[:1]))
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: paired_p_value({"x": [1.0, 2]}, {"x": [1.0]}, ["a", "b"], mean), "column 'x'"),
+        (lambda: paired_p_value({"x": [1.0]}, {"x": [1.0]}, ["a"], mean, n=0), "n is 0"),
+        (lambda: holm([]), "p has shape"),
+        (lambda: holm([0.1, math.nan]), "not finite"),
+        (lambda: benjamini_hochberg([1.2]), "p ranges from 1.2"),
+        (lambda: standardised_difference([1, 2], [1]), "2 rows and b has 1"),
+        (lambda: standardised_difference([1, 2], [1, 2], ["a"]), "cluster has 1 rows"),
+        (lambda: superiority([], [1]), "shape"),
+        (lambda: rank_stability({}, "x"), "two methods or more"),
+        (lambda: rank_stability({"a": [({"x": [1.0]}, ["d"], None)], "b": []}, "x"), "at least one run"),
+        (lambda: rank_stability({m: [({"x": [1.0]}, ["d"], None)] for m in "ab"}, "y"), "no column 'y'"),
+        (lambda: rank_stability({m: [({"x": [1.0]}, ["d"], None)] for m in "ab"}, "x", better="up"), "better is 'up'"),
+        (lambda: rank_stability({m: [({"x": [1.0]}, [m], None)] for m in "ab"}, "x"), "other documents"),
+        (lambda: rank_stability({"a": [({"x": [1.0]}, ["d"], None)], "b": [{"x": [1.0]}]}, "x"), r"boards\['b'\]\[0\] is dict"),
+        (lambda: rank_stability({m: [({"x": [1.0, math.nan]}, ["d", "e"], None)] for m in "ab"}, "x"), "'a' is not finite"),
+    ],
+)
+def test_errors_of_comparisons(call, words):
+    with pytest.raises(ReprolibError, match=words):
+        call()

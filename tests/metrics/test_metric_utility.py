@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reprolib.errors import ReprolibError
-from reprolib.metrics import CARDS, Card, lume, memorisation, privacy, statistics, utility
+from reprolib.metrics import CARDS, MODULES, Card
 from reprolib.metrics.utility import chance, choice_accuracy
 
 
@@ -63,12 +63,12 @@ def test_errors(call, words):
 
 
 def test_cards():
-    modules = (lume, memorisation, privacy, statistics, utility)
-    assert len(CARDS) == sum(len(m.CARDS) for m in modules)  # no name twice
+    assert len(CARDS) == sum(len(m.CARDS) for m in MODULES)  # no name twice
     for name, card in CARDS.items():
         assert isinstance(card, Card) and card.name == name
         assert card.label and card.unit and card.source and card.trap
-        assert any(callable(getattr(m, name, None)) for m in modules)
+        if "/" not in name:  # else a number that a probe makes
+            assert any(callable(getattr(m, name, None)) for m in MODULES)
         assert card.low is None or card.high is None or card.low < card.high
 
 

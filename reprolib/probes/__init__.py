@@ -1,0 +1,32 @@
+"""Probes by name: everything that is measured of a model besides the core evaluation."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from reprolib.errors import SpecError, unknown
+from reprolib.probes.base import Probe, Subject, TokenStatistics, token_statistics
+from reprolib.spec import SUITES
+
+
+@cache
+def probes() -> dict[str, Probe]:
+    """All probes: those of this package, then those of installed packages (entry-point group ``reprolib.metrics``)."""
+    from reprolib.probes import attacks, fluency, muse, prompts, quantization, relearning, tofu
+
+    known = {p.name: p for m in (attacks, tofu, muse, fluency, relearning, quantization, prompts) for p in [m.PROBE]}
+    for point in entry_points(group="reprolib.metrics"):
+        if point.name not in known:
+            known[point.name] = point.load()
+    return known
+
+
+def suite(name: str) -> tuple[Probe, ...]:
+    """The probes of a suite."""
+    if name not in SUITES:
+        raise SpecError(unknown("suite", name, ("core", *SUITES)))
+    return tuple(p for p in probes().values() if p.suite == name)
+
+
+__all__ = ["SUITES", "Probe", "Subject", "TokenStatistics", "probes", "suite", "token_statistics"]

@@ -1,0 +1,1008 @@
+r"""Will it fit, and how long will it take? Memory and time of a run, from the model's configuration alone.
+
+Nothing is downloaded and no GPU is asked: the model is built on torch's meta device (shapes without numbers), and the rest is
+arithmetic on what the loop (unlearn.py) keeps, in small functions below. Bytes are those of tensors alive at once, as
+``torch.cuda.max_memory_allocated`` counts them. A run passes through *phases* (:data:`PHASES`), each of which holds some of the
+*parts*; the peak is that of the largest phase.
+
+With n padded tokens of a forward pass, N labelled ones, width d, q and k/v heads of together :math:`d_q` and :math:`d_k`
+numbers, MLP width f, vocabulary V, a block that trains keeps for its backward pass (bytes; w: of the type that matrices are
+multiplied in, u: of what linear layers return, c: number of separate copies of an input)
+
+.. math::
+    n\,\big[\,2 \cdot 4d \;+\; w\,(c_{qkv} + c_{mlp})\,d \;+\; w\,(2 d_q + 2 d_k) \;+\; 3 u f \;+\; w f\,\big]
+
+and a little: attention is fused, so that no T x T matrix is kept. Under autocast every linear layer casts its input itself
+(c counts them) and keeps a 16-bit copy of its fp32 weight. The head keeps one fp32 [N, V] tensor or more, by the loss.
+
+tests/test_plan.py holds all this against real tensors, graphs and steps on a CPU (under its autocast too). What only a GPU
+could show is not checked: times, LLM.int8's inputs, fused dropout's masks, FSDP. What is assumed, not known:
+:data:`UTILISATION`, :data:`FRAGMENTATION`, :data:`CONTEXT_BYTES`. Not modelled: fused losses, offloading to the host, tensor or
+pipeline parallelism.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reprolib.errors import RecordError, SpecError, unknown
+
+if TYPE_CHECKING:
+    from reprolib.objectives.base import Term
+    from reprolib.recipes import Stage
+    from reprolib.record import Record
+
+GIB = 1 << 30
+UTILISATION = 0.3  # share of the peak arithmetic that a step of short rows reaches without compiled kernels; assumed
+FRAGMENTATION = 0.05  # of the peak, lost between blocks of the allocator; assumed
+CONTEXT_BYTES = int(0.6 * GIB)  # CUDA context and libraries, outside of the allocator; assumed
+LABEL_SHARE = 0.2  # of a row's tokens, where nobody says: LUME's completion rows
+QUESTION_TOKENS = 13  # of a short prompt: the mean of LUME's questions
+PRECISIONS = ("fp32", "bf16", "nf4", "int8")
+NF4_BLOCK = 64  # weights that share an fp32 scale
+NF4_CODE_BYTES = 16 * 4  # each quantised matrix brings its table of 16 fp32 levels
+
+
+@dataclass(frozen=True, slots=True)
+class GPU:
+    """One GPU by its vendor's sheet: memory in GB (10^9 bytes), dense peak of bf16 matrix products in TFLOPS."""
+
+    memory_gb: float
+    tflops: float
+    note: str = ""
+
+
+GPUS = {
+    "T4": GPU(16, 8.1, "no bf16: the peak is that of fp32"),
+    "L4": GPU(24, 121),
+    "RTX 4090": GPU(24, 165.2),
+    "A100 40GB": GPU(40, 312),
+    "A100 80GB": GPU(80, 312),
+    "H100 80GB": GPU(80, 989, "SXM"),
+    "H200": GPU(141, 989, "SXM"),
+}
+
+# --- models ----------------------------------------------------------------------------------------------------
+
+_LLAMA3 = {"vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5}
+_OLMO = {"vocab_size": 50304, "max_position_embeddings": 4096, "clip_qkv": 8.0, "tie_word_embeddings": False}
+# name -> (model type, repository, what its published config says of shapes)
+SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "olmo-1b": ("olmo", "allenai/OLMo-1B-0724-hf", {
+        **_OLMO, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 16}),
+    "olmo-7b": ("olmo", "allenai/OLMo-7B-0724-Instruct-hf", {
+        **_OLMO, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}),
+    "smollm2-135m": ("llama", "HuggingFaceTB/SmolLM2-135M-Instruct", {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "max_position_embeddings": 8192, "tie_word_embeddings": True}),
+    "llama-3.2-1b": ("llama", "meta-llama/Llama-3.2-1B", {
+        **_LLAMA3, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True}),
+    "llama-3.1-8b": ("llama", "meta-llama/Llama-3.1-8B", {
+        **_LLAMA3, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "tie_word_embeddings": False}),
+    "llama-3.1-70b": ("llama", "meta-llama/Llama-3.1-70B", {
+        **_LLAMA3, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "tie_word_embeddings": False}),
+    "qwen2.5-32b": ("qwen2", "Qwen/Qwen2.5-32B", {
+        "vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
+        "num_key_value_heads": 8, "max_position_embeddings": 131072, "tie_word_embeddings": False}),
+}  # fmt: skip
+FAMILIES = ("olmo", "llama", "qwen2", "mistral")  # model types whose blocks the arithmetic below describes
+
+
+def config_of(model: str):
+    """The transformers config of a name: one of :data:`SHAPES`, its repository, a preset ("tiny", also "tiny/synthetic"), a folder.
+
+    A folder needs a config.json and nothing else. Raises :class:`SpecError` for other names, and for model types whose
+    blocks are built in another way than :data:`FAMILIES`.
+    """
+    from transformers import AutoConfig
+
+    from reprolib.models.testbeds import PRESETS
+
+    preset = model.partition("/")[0]
+    repositories = {repository: name for name, (_, repository, _) in SHAPES.items()}
+    name = repositories.get(model, model)
+    if name in SHAPES:
+        kind, _, shape = SHAPES[name]
+        config = AutoConfig.for_model(kind, **shape)
+    elif preset in PRESETS:
+        config = PRESETS[preset].config
+    elif (Path(model) / "config.json").is_file():
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+    else:
+        raise SpecError(unknown("model", model, [*SHAPES, *PRESETS]) + " Or give a folder that holds a config.json.")
+    if config.model_type not in FAMILIES:
+        raise SpecError(f"{model}: " + unknown("model type", config.model_type, FAMILIES) + " Only their blocks can be planned.")
+    return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A linear layer: ``inputs`` -> ``outputs``; ``block`` from 0, None for the output head; ``rank`` of its adapter, or 0."""
+
+    block: int | None
+    role: str  # q, k, v, o, gate, up, down or head
+    inputs: int
+    outputs: int
+    trained: bool = False
+    rank: int = 0
+
+    @property
+    def weights(self) -> int:
+        return self.inputs * self.outputs
+
+    @property
+    def adapter(self) -> int:
+        return self.rank * (self.inputs + self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """A model's shapes, and which of its weights move. Counts are of numbers, not bytes; tied weights count once."""
+
+    linears: tuple[Linear, ...]
+    parameters: int  # without adapters
+    trained: int  # of them
+    tensors: tuple[int, ...]  # sizes of those that move, or of the adapter's
+    norms_trained: frozenset[int | None]  # blocks whose norms move; None: the last norm
+    inputs_reached: bool  # a gradient is asked for what the embeddings return
+    width: int
+    blocks: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    mlp: int
+    vocabulary: int
+    norm: str  # "layer" (without weights) or "rms"
+    clipped: bool  # q, k, v are clipped in place, which keeps what they were
+
+    @cached_property
+    def adapter(self) -> int:
+        return sum(x.adapter for x in self.linears)
+
+    @property
+    def moving(self) -> int:
+        return self.trained + self.adapter
+
+    @cached_property
+    def inner(self) -> list[Linear]:
+        """All linear layers but the head: what is quantised, and what has adapters."""
+        return [x for x in self.linears if x.block is not None]
+
+    @cached_property
+    def head(self) -> Linear:
+        return next(x for x in self.linears if x.block is None)
+
+    @cached_property
+    def first(self) -> int:
+        """The first block that is part of the graph; the number of blocks if none is."""
+        moved = [x.block for x in self.inner if x.trained or x.rank] + [b for b in self.norms_trained if b is not None]
+        return 0 if self.inputs_reached else min(moved, default=self.blocks)
+
+    @cached_property
+    def by_block(self) -> list[dict[str, Linear]]:
+        """Linear layers of each block, by role."""
+        out: list[dict[str, Linear]] = [{} for _ in range(self.blocks)]
+        for x in self.inner:
+            out[x.block][x.role] = x
+        return out
+
+    def attends(self, block: int) -> bool:
+        """Whether the attention of a block is part of the graph."""
+        if block != self.first or self.inputs_reached or block in self.norms_trained:
+            return block >= self.first
+        return any(x.trained or x.rank for role, x in self.by_block[block].items() if role in ("q", "k", "v", "o"))
+
+    def passes(self, x: Linear) -> bool:
+        """Whether a gradient goes through this layer to its input (and so needs its weight)."""
+        if x.block is None:
+            return self.first < self.blocks
+        if x.block != self.first or self.inputs_reached or x.block in self.norms_trained:
+            return x.block >= self.first
+        return x.role == "down" or (x.role not in ("q", "k", "v") and self.attends(x.block))
+
+
+def anatomy_of(config: Any, trainable: Any) -> Anatomy:
+    """Shapes of a transformers config with a trainable (:mod:`reprolib.models.adapters`) in place, from the meta device."""
+    import torch
+    from torch import nn
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    rank = trainable.rank if trainable.adapter else 0
+    if rank:  # shapes of adapters are simpler than putting them in place
+        lm.requires_grad_(False)
+    else:
+        trainable.attach(lm, 0)
+
+    def block(name: str) -> int | None:
+        hit = re.search(r"layers\.(\d+)\.", name)
+        return int(hit[1]) if hit else None
+
+    head, linears = lm.get_output_embeddings(), []
+    for name, m in lm.named_modules():
+        if isinstance(m, nn.Linear):
+            shape = {"inputs": m.in_features, "outputs": m.out_features, "trained": m.weight.requires_grad}
+            role = "head" if m is head else name.rpartition(".")[2].removesuffix("_proj")
+            linears.append(Linear(block=block(name), role=role, rank=0 if m is head else rank, **shape))
+    moving = {n: p.numel() for n, p in lm.named_parameters() if p.requires_grad}
+    heads = config.num_attention_heads
+    return Anatomy(
+        linears=tuple(linears), parameters=sum(p.numel() for p in lm.parameters()), trained=sum(moving.values()),
+        tensors=tuple(moving.values()) or tuple(rank * n for x in linears if x.rank for n in (x.inputs, x.outputs)),
+        norms_trained=frozenset(block(n) for n in moving if "norm" in n),
+        inputs_reached=lm.get_input_embeddings().weight.requires_grad, width=config.hidden_size, blocks=config.num_hidden_layers,
+        heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads, mlp=config.intermediate_size,
+        vocabulary=config.vocab_size, norm="layer" if config.model_type == "olmo" else "rms",
+        clipped=getattr(config, "clip_qkv", None) is not None,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=32)
+def anatomy(model: str, trainable: Any) -> Anatomy:
+    """:func:`anatomy_of` a model by its name, kept."""
+    return anatomy_of(config_of(model), trainable)
+
+
+# --- weights and what moves them -------------------------------------------------------------------------------
+
+
+def nf4_bytes(x: Linear) -> int:
+    """A matrix in NF4: 4 bits a weight, an fp32 scale for every 64 of them, and the table of levels."""
+    return math.ceil(x.weights / 2) + 4 * math.ceil(x.weights / NF4_BLOCK) + NF4_CODE_BYTES
+
+
+def int8_bytes(x: Linear) -> int:
+    """A matrix in LLM.int8: a byte a weight and an fp32 scale for every output."""
+    return x.weights + 4 * x.outputs
+
+
+def base_bytes(a: Anatomy, precision: str) -> int:
+    """Weights without adapters. In 4 and 8 bits embeddings, head, norms and biases stay in fp32, as device.py loads them."""
+    if precision in ("fp32", "bf16"):
+        return a.parameters * (4 if precision == "fp32" else 2)
+    size = nf4_bytes if precision == "nf4" else int8_bytes
+    return sum(map(size, a.inner)) + 4 * (a.parameters - sum(x.weights for x in a.inner))
+
+
+def moving_width(a: Anatomy, precision: str) -> int:
+    """Bytes of a number that moves, and of its gradient: adapters are fp32 on every base, other weights are what they are."""
+    return 2 if precision == "bf16" and a.trained else 4
+
+
+def optimizer_state_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
+    """What the optimizer keeps of every number that moves (counters of steps are on the host)."""
+    from reprolib.optim import SGD, AdamW, Influence, Sophia
+
+    own = moving_width(a, precision)
+    if isinstance(optimizer, AdamW):
+        return 2 * own * a.moving
+    if isinstance(optimizer, Sophia):
+        return 2 * 4 * a.moving  # in fp32 also for bf16 weights
+    if isinstance(optimizer, Influence):
+        return 0 if optimizer.preconditioner == "identity" else 4 * (a.moving + len(a.tensors))
+    if isinstance(optimizer, SGD):
+        return own * a.moving if optimizer.momentum else 0
+    raise SpecError(f"plan: {type(optimizer).__name__} is none of the optimizers it knows (AdamW, SGD, Sophia, Influence).")
+
+
+def optimizer_step_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
+    """What ``optimizer.step()`` holds for a moment on a GPU: AdamW the roots of all second moments, others a few of one tensor."""
+    from reprolib.optim import AdamW
+
+    return moving_width(a, precision) * a.moving if isinstance(optimizer, AdamW) else 5 * 4 * max(a.tensors, default=0)
+
+
+def curvature_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
+    """Tensors in the shape of all that moves which a second-order estimate holds, its gradient among them."""
+    from reprolib.optim import Influence, Sophia
+
+    own = moving_width(a, precision)
+    if isinstance(optimizer, Influence) and optimizer.preconditioner == "fisher":
+        return (4 + 4 + own) * a.moving  # Fisher, mean of a batch, gradient
+    if isinstance(optimizer, Sophia):
+        return {"gnb": 4 + own, "hutchinson": 4 + 3 * own, "empirical": 4}[optimizer.hessian] * a.moving
+    return 0
+
+
+def importance_bytes(trainable: Any, a: Anatomy) -> int:
+    """Gradients, sums and finished maps that :class:`~reprolib.models.adapters.FisherLoRA` holds at once; 0 without it."""
+    if not hasattr(trainable, "row_importance") or trainable.rows == "uniform":
+        return 0
+    numbers = sum(x.weights if trainable.space == "full" else x.adapter for x in a.inner)
+    finished = 1 if trainable.space == "full" else 2 * trainable.draws - 1
+    return 4 * numbers * (1 + (2 if trainable.centred else 1) + finished)
+
+
+# --- activations -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Bytes of a number: in the residual stream, as linear layers return it, as matrices are multiplied."""
+
+    residual: int
+    linear: int
+    matmul: int
+    autocast: bool
+
+
+def widths(precision: str, autocast: bool) -> Widths:
+    """``autocast``: bf16, as the loop computes on a GPU; without, all is fp32, as on a CPU (bf16 weights then compute in bf16)."""
+    if not autocast:
+        return Widths(2, 2, 2, False) if precision == "bf16" else Widths(4, 4, 4, False)
+    return {"fp32": Widths(4, 2, 2, True), "bf16": Widths(2, 2, 2, True)}.get(precision, Widths(4, 4, 2, True))
+
+
+def input_copies(layers: list[Linear], w: Widths, arrives: int, dropout: bool, free: bool = False) -> int:
+    """Copies of one input that linear layers which read it keep. ``arrives``: its bytes a number; ``free``: kept already.
+
+    A layer keeps its input if its weight trains. Where that has to be cast, each layer has its own copy; so has every adapter
+    under autocast (peft casts to the adapter's fp32, autocast back) or with dropout. Else one serves all.
+    """
+    full, adapted = sum(x.trained for x in layers), sum(x.rank > 0 for x in layers)
+    own = (full if arrives != w.matmul else 0) + (adapted if w.autocast or dropout else 0)
+    shared = not free and ((full and arrives == w.matmul) or (adapted and not (w.autocast or dropout)))
+    return own + bool(shared)
+
+
+def norm_bytes(a: Anatomy, tokens: int, w: Widths, passed: bool, trained: bool) -> int:
+    """A norm keeps its fp32 input and a number or two a token if a gradient passes it, RMS its output if its weight trains."""
+    statistics = 8 if a.norm == "layer" else 4
+    kept = tokens * (4 * a.width + statistics) if passed else 0
+    return kept + (tokens * a.width * w.residual if trained and a.norm == "rms" else 0)
+
+
+def block_bytes(a: Anatomy, block: int, tokens: int, w: Widths, precision: str = "fp32", dropout: bool = False) -> int:
+    """What one transformer block keeps for its backward pass of ``tokens`` padded tokens (module: equation)."""
+    if block < a.first:
+        return 0
+    x = a.by_block[block]
+    q, kv, d, f = a.heads * a.head_size, a.kv_heads * a.head_size, a.width, a.mlp
+    qkv, mlp, norm = [x[r] for r in ("q", "k", "v")], [x[r] for r in ("gate", "up")], block in a.norms_trained
+    numbers = 0  # bytes a token
+    if a.attends(block):
+        numbers += d * w.matmul * input_copies(qkv, w, w.residual, dropout)
+        numbers += w.matmul * (2 * q + 2 * kv) + 4 * a.heads  # fused attention: q, k, v, result, one number a head
+        numbers += q * w.matmul * input_copies([x["o"]], w, w.matmul, dropout, free=True)
+        numbers += (q + 2 * kv) * w.linear if a.clipped else 0
+    numbers += d * w.matmul * input_copies(mlp, w, w.residual, dropout)
+    numbers += 3 * f * w.linear  # gate before and after its activation, up
+    numbers += f * w.matmul * input_copies([x["down"]], w, w.linear, dropout)
+    numbers += sum(y.rank for y in x.values()) * w.matmul  # what A returns
+    if dropout:  # its mask: of booleans where it is fused (GPU), else in fp32
+        numbers += sum(y.inputs * (1 if w.autocast else 4) for y in x.values() if y.rank and a.passes(y))
+    if precision == "int8" and (w.autocast or dropout):
+        numbers += 2 * d * w.residual + f * w.linear  # LLM.int8 keeps its inputs
+    below = block > a.first or a.inputs_reached
+    norms = norm_bytes(a, tokens, w, below, norm) + norm_bytes(a, tokens, w, a.attends(block), norm)
+    return tokens * numbers + norms
+
+
+def weight_copies_bytes(a: Anatomy, w: Widths, precision: str, depth: int, checkpointing: bool = False) -> tuple[int, int]:
+    """16-bit copies of fp32 weights that autocast makes: (at the loss, in the backward pass of a block).
+
+    The graph keeps them down to the first block that trains. With checkpointing it keeps the head's and those of one block at a
+    time, while autocast's own cache holds all that train until the forward pass is over.
+    """
+    if not w.autocast:
+        return 0, 0
+
+    def size(x: Linear) -> int:
+        in_fp32 = precision == "fp32" or (x.role == "head" and precision != "bf16")
+        return 2 * (x.weights * (in_fp32 and a.passes(x)) + x.adapter)
+
+    head = size(a.head) if depth == a.blocks else 0
+    each = [sum(map(size, x.values())) for x in a.by_block[a.first : depth]]
+    if not checkpointing:
+        return sum(each) + head, sum(each)
+    cached = sum(size(x) for b in a.by_block[a.first : depth] for x in b.values() if x.trained or x.rank)
+    return cached + head, max(each, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Bytes that a forward pass keeps: in the blocks, around them, and of a block that its backward pass computes again."""
+
+    blocks: int
+    head: int
+    again: int = 0
+
+
+def graph_bytes(
+    a: Anatomy, rows: int, tokens: int, labels: int, w: Widths, precision: str, depth: int, dropout: bool = False,
+    checkpointing: bool = False,
+) -> Graph:  # fmt: skip
+    """Of ``rows`` rows of ``tokens`` tokens through ``depth`` blocks, and the head if that is all of them.
+
+    With checkpointing a block keeps its input and nothing else.
+    """
+    kept = [block_bytes(a, b, rows * tokens, w, precision, dropout) for b in range(depth)]
+    head = head_bytes(a, rows, tokens, labels, w) if depth == a.blocks else 0
+    if checkpointing:
+        return Graph(sum(k > 0 for k in kept) * rows * tokens * a.width * w.residual, head, max(kept, default=0))
+    return Graph(sum(kept), head)
+
+
+def head_bytes(a: Anatomy, rows: int, tokens: int, labels: int, w: Widths) -> int:
+    """Around the blocks: rotary tables, the last norm, and the head's input at N = rows x labels positions."""
+    n = rows * labels
+    out = 2 * 4 * tokens * a.head_size + norm_bytes(a, rows * tokens, w, a.first < a.blocks, None in a.norms_trained)
+    out += 8 * rows * tokens if a.inputs_reached else 0
+    return out + 2 * 8 * n + (n * a.width * w.matmul if a.head.trained else 0)
+
+
+@lru_cache(maxsize=128)
+def loss_bytes(term: Term, half: bool) -> float:
+    """Most bytes that a term holds at once, forward or backward, for a number of its logits [N, V] (or hidden states [N, D]).
+
+    The logits are among them, in 16 bits if ``half``. Measured by running the term on a toy batch, so that it holds for terms of
+    other packages too: 12 for a plain NLL in fp32.
+    """
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    from reprolib.corpus.batching import Batch
+    from reprolib.models.policy import Cached, Scored
+    from reprolib.objectives.base import Sources
+
+    size, answer, alive, most = 256, 32, {}, 0
+    weight = torch.ones(size, 1, dtype=torch.bfloat16 if half else torch.float32)
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal most
+            out = function(*args, **(kwargs or {}))
+            for t in tree_leaves(out):
+                if isinstance(t, torch.Tensor) and (key := (storage := t.untyped_storage())._cdata) not in alive:
+                    alive[key] = (storage.nbytes(), weakref.ref(storage, lambda _, key=key: alive.pop(key, None)))
+            most = max(most, sum(n for n, _ in alive.values()))
+            return out
+
+    class Toy(nn.Module):
+        def forward(self, batch: Batch, layer: int | None = None):
+            out = F.linear(torch.ones(2 * answer, 1, dtype=weight.dtype, requires_grad=True), weight)
+            return out if layer is not None else Scored(out, batch.labels, batch.row, batch.index)
+
+    predict = torch.zeros(2, answer + 2, dtype=torch.bool)
+    predict[:, 1:-1] = True
+    rows = Batch(torch.ones_like(predict, dtype=torch.long), predict, torch.arange(2))
+    rows = replace(rows, other=rows)
+    cached = Cached(torch.zeros(2), (torch.zeros(answer, size),) * 2, (torch.zeros(answer, size),) * 2)
+    toy, sources = Toy(), Sources(cached, cached, cached)
+    with Watch():
+        term.values(toy, rows, sources).sum().backward()
+    return most / (2 * answer * size)
+
+
+# --- arithmetic per step ---------------------------------------------------------------------------------------
+
+
+def pass_flops(a: Anatomy, rows: int, tokens: int, labels: int, depth: int, backward: bool, checkpointing: bool = False) -> float:
+    """Floating point operations of a pass over ``rows`` rows through ``depth`` blocks (and the head, if that is all of them).
+
+    2 for every weight and token forward, as many for the gradient of a layer's input where one is asked for, and of its weight
+    where it trains: 6 N for all weights, about 4 N for an adapter. Attention counts the full T x T square in each product.
+    """
+    total = 0.0
+    for x in a.linears:
+        if depth < a.blocks if x.block is None else x.block >= depth:
+            continue
+        n = rows * (labels if x.block is None else tokens)
+        total += 2 * n * (x.weights + x.adapter)
+        if backward and checkpointing and x.block is not None and x.block >= a.first:  # what no gradient needs is not repeated
+            total += 2 * n * (x.weights + x.adapter if x.role != "down" else (x.weights + x.rank * x.inputs) * (x.rank > 0))
+        if backward and (x.block is None or x.block >= a.first):
+            through = a.passes(x)
+            total += 2 * n * (x.weights * (through + x.trained) + x.adapter + x.rank * (x.outputs + x.inputs * through))
+    square = 4 * rows * tokens**2 * a.heads * a.head_size  # two products
+    for b in range(depth):
+        inside = backward and a.attends(b)
+        again = backward and checkpointing and b >= a.first
+        total += square * (1 + 2.5 * inside + again)  # backward: four products, and the scores again
+    return total
+
+
+# --- one stage -------------------------------------------------------------------------------------------------
+
+PHASES = {  # in the order of a run; what each holds is said by the parts
+    "start": "the target beside the model",
+    "importance": "importance of weights, before a localised LoRA",
+    "loss": "a micro-batch at its loss",
+    "blocks": "its backward pass, in the blocks",
+    "curvature": "a second-order estimate",
+    "step": "an early optimizer step",
+    "measure": "a teacher-forced pass along the way",
+    "generate": "generation at the end",
+}
+MOVING = ("loss", "blocks", "curvature", "step", "measure")  # what moves, its gradients and its optimizer state are there
+UNLEARNING = ("importance", *MOVING)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes on one GPU, the phases in which they are there, and how they come about."""
+
+    name: str
+    bytes: int
+    phases: tuple[str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Everything that a plan depends on."""
+
+    model: str  # see config_of
+    method: str
+    options: tuple[tuple[str, Any], ...] = ()  # of the recipe
+    gpu_memory_gib: float = 24.0  # of one GPU
+    gpus: int = 1
+    precision: str = "fp32"  # of the base: fp32, bf16, nf4, int8
+    tokens: int = 256  # of a row, the same for all
+    labels: int = round(LABEL_SHARE * 256)  # of them predicted
+    micro_tokens: int | None = None  # padded tokens of a forward pass; None: the stage's own
+    checkpointing: bool = False  # blocks keep their input only and are computed again, as transformers' switch does it
+    autocast: bool = True  # bf16, as on a GPU
+    target_beside: bool = False  # the fp32 target is on the GPU too at the start, as with `reprolib run`
+    forget_rows: int = 1112  # for time and references; default: the training rows of SemEval-2025's release
+    retain_rows: int = 1136
+
+    def __post_init__(self) -> None:
+        for name in ("gpus", "tokens", "labels", "micro_tokens", "forget_rows", "retain_rows"):
+            value = getattr(self, name)
+            missing = value is None and name == "micro_tokens"
+            if not missing and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise SpecError(f"plan: {name} must be a whole number >= 1, got {value!r}.")
+        if self.labels >= self.tokens:
+            raise SpecError(f"plan: labels must be fewer than the {self.tokens} tokens of a row, got {self.labels}.")
+        if not 0 < self.gpu_memory_gib < math.inf:
+            raise SpecError(f"plan: gpu_memory_gib, of one GPU, must be finite and > 0, got {self.gpu_memory_gib!r}; e.g. 24.")
+        if self.precision not in PRECISIONS:
+            raise SpecError("plan: " + unknown("precision", self.precision, PRECISIONS))
+        fixed = [s.name for s in self.stages if not s.quantisable]
+        if self.precision in ("nf4", "int8") and fixed:
+            raise SpecError(
+                f"plan: precision={self.precision!r} freezes the base weights, which stage {fixed[0]!r} of {self.method!r} moves; "
+                "add trainable='lora-16' where the method has that option, or use precision='fp32'."
+            )
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """Stages and edits of the recipe."""
+        from reprolib.recipes import recipe
+
+        return recipe(self.method).build(dict(self.options))
+
+    @property
+    def training(self) -> list[Stage]:
+        return [s for s in self.stages if hasattr(s, "schedule")]
+
+    def rows(self, stage: Stage) -> int:
+        """Rows of a full micro-batch."""
+        most = self.micro_tokens or stage.schedule.micro_tokens
+        return min(stage.schedule.batch_size, max(1, most // self.tokens))
+
+    def anatomy(self, trainable: Any) -> Anatomy:
+        a = anatomy(self.model, trainable)
+        # transformers' switch asks for gradients of what the embeddings return, so that all blocks are part of the graph
+        return replace(a, inputs_reached=True) if self.checkpointing else a
+
+
+def terms_of(stage: Stage, s: Setting) -> list[tuple[Term, int]]:
+    """Forget and retain term, with the number of rows that each has in all."""
+    both = (stage.objective.forget, s.forget_rows), (stage.objective.retain, s.retain_rows)
+    return [(t, n) for t, n in both if t is not None]
+
+
+def depth_of(term: Term, a: Anatomy) -> int:
+    """Blocks that a term runs: all, unless it reads the output of one."""
+    return a.blocks if term.layer is None else min(a.blocks, term.layer + 1)
+
+
+def reference_of(stage: Stage, s: Setting, a: Anatomy) -> tuple[int, list[Term], bool]:
+    """The model before unlearning: (bytes kept on the host, terms that run it in every step, whether it is a copy of its own).
+
+    As unlearn.make_references decides: what terms need is kept, logits only if those of a side are below CACHE_BYTES.
+    """
+    from reprolib.unlearn import CACHE_BYTES
+
+    host, live = 0, []
+    for term, rows in terms_of(stage, s):
+        size = 4 * rows * {None: 0, "sequence": 1, "logits": s.labels * a.vocabulary, "hidden": s.labels * a.width}[term.needs]
+        if term.needs == "logits" and size > CACHE_BYTES:
+            live.append(term)
+        else:
+            host += size
+    switchable = stage.trainable.adapter and getattr(stage.trainable, "init", "") == "default" and len(s.stages) == 1
+    return host, live, bool(live) and not switchable
+
+
+def stage_parts(stage: Stage, s: Setting) -> list[Part]:
+    """All parts of a stage on one GPU. FSDP divides weights, gradients and optimizer state; activations are each GPU's own."""
+    a, w, share, rows = s.anatomy(stage.trainable), widths(s.precision, s.autocast), s.gpus, s.rows(stage)
+    moving, base = moving_width(a, s.precision) * a.moving, base_bytes(a, s.precision)
+    parts = model_parts(a, s)
+
+    def add(name: str, size: float, phases: tuple[str, ...], note: str = "") -> None:
+        if size:
+            parts.append(Part(name, math.ceil(size), phases, note))
+
+    kept = (*MOVING, "generate")
+    add("LoRA adapters", 4 * a.adapter / share, kept, f"{a.adapter:,} in fp32")
+    add("gradients", moving / share, MOVING if a.adapter else kept, f"of {a.moving:,} weights")
+    add("optimizer state", optimizer_state_bytes(stage.optimizer, a, s.precision) / share, MOVING, type(stage.optimizer).__name__)
+    again = any(getattr(x, "restart", False) or getattr(x, "needs_start", False) for x in s.stages)
+    if again and s.precision in ("fp32", "bf16"):
+        add("copy of the starting weights", base, UNLEARNING, "a stage or an edit needs them")
+    if reference_of(stage, s, a)[2]:
+        add("live reference copy", base, UNLEARNING, "its logits are too many to keep")
+
+    terms = [t for t, _ in terms_of(stage, s)]
+    if share > 1:
+        block = max(sum(x.weights + x.adapter for x in b.values()) for b in a.by_block)
+        add("gathered weights of two blocks", 2 * block * w.matmul, (*UNLEARNING, "generate"), "FSDP, prefetching")
+    else:
+        deep = max(depth_of(t, a) for t in terms)
+        at_loss, in_blocks = weight_copies_bytes(a, w, s.precision, deep, s.checkpointing)
+        add("16-bit copies of weights", in_blocks, ("loss", "blocks", "curvature"), "autocast")
+        add("16-bit copies until the backward pass", at_loss - in_blocks, ("loss", "curvature"), "autocast")
+    dropout = getattr(stage.trainable, "dropout", 0) > 0
+
+    def graph(depth: int, n: int, checkpointing: bool = s.checkpointing) -> Graph:
+        return graph_bytes(a, n, s.tokens, s.labels, w, s.precision, depth, dropout, checkpointing)
+
+    n, g = max(((t.passes, graph(depth_of(t, a), rows)) for t in terms), key=lambda x: x[0] * (x[1].blocks + x[1].head))
+    note = f"{rows} x {s.tokens} tokens" + " twice" * (n > 1) + ", checkpointed" * s.checkpointing
+    add("activations", n * g.blocks, ("loss", "blocks"), note)
+    add("one block computed again", g.again, ("blocks",))
+    # those of an adapter pass in its fp32
+    add("gradients of activations", rows * s.tokens * (3 * a.mlp + a.width) * (4 if a.adapter else w.linear), ("blocks",))
+    wide = [rows * s.labels * (a.vocabulary if t.layer is None else a.width) * loss_bytes(t, w.linear == 2) for t in terms]
+    add("head, logits and loss", n * g.head + max(wide), ("loss",), f"{rows} x {s.labels} labels")
+
+    if importance := importance_bytes(stage.trainable, a):
+        n, moved = stage.trainable.batch_size, all_linears(a) if stage.trainable.space == "full" else a
+        g = graph_bytes(moved, n, s.tokens, s.labels, widths(s.precision, False), s.precision, a.blocks)  # not under autocast
+        add("importance maps", importance, ("importance",), "gradients, sums, finished maps")
+        held = g.blocks + g.head + 12 * n * s.labels * a.vocabulary
+        add("activations for them", held, ("importance",), f"{n} x {s.tokens} tokens")
+    estimate, kind = curvature_bytes(stage.optimizer, a, s.precision), getattr(stage.optimizer, "hessian", "fisher")
+    add("curvature estimate", estimate / share, ("curvature",), "and its gradients")
+    if estimate and kind != "empirical":
+        n = 1 if getattr(stage.optimizer, "fisher", "") == "per_sample" else rows
+        twice = kind == "hutchinson"  # keeps the graph of the gradient too, without fused attention
+        g = graph(a.blocks, n, s.checkpointing and not twice)
+        squares = 2 * n * a.heads * s.tokens**2 * a.blocks * w.matmul * twice
+        held = (3 if twice else 1) * (g.blocks + g.again + g.head + squares) + 16 * n * s.labels * a.vocabulary
+        add("activations for it", held, ("curvature",), f"{n} x {s.tokens} tokens")
+    # the loop lets go of them after the second step's backward pass
+    early = ("loss", "blocks", "step", *(["curvature"] if getattr(stage.optimizer, "interval", 0) == 1 else []))
+    add("weights before the first step", moving / share, early, "to count those that did not move")
+    add("passing in a step", optimizer_step_bytes(stage.optimizer, a, s.precision) / share, ("step",))
+    return parts
+
+
+def model_parts(a: Anatomy, s: Setting) -> list[Part]:
+    """Weights, and what evaluating them takes: not under autocast, whole documents labelled, generation with its cache.
+
+    The worst case of generation: no row ends before MAX_NEW_TOKENS, as with a model that forgot how to stop. (Batches are made
+    by the length of prompts, so that many short ones would then need still more; the note says how much.)
+    """
+    from reprolib import evaluate
+
+    def default(function: Any, name: str) -> int:
+        return inspect.signature(function).parameters[name].default
+
+    width, base = 2 if s.precision == "bf16" else 4, base_bytes(a, s.precision)
+    block = (3 * a.mlp + 4 * a.width) * width  # held for a moment, a token
+    scored, prompt = max(s.tokens, default(evaluate.teacher_forced, "max_tokens")), s.tokens - s.labels
+    # logits of the batch before are there beside a block, then beside logits and logarithms (from bf16 weights in fp32 too)
+    scoring = scored * (a.vocabulary * width + max(block, a.vocabulary * (width + 4 + 4 * (width == 2))))
+    new, together = evaluate.MAX_NEW_TOKENS, default(evaluate.generate, "batch_tokens")
+    models = 1 + any(getattr(x, "last", False) and getattr(x, "needs_start", False) for x in s.stages)
+    cache = 2 * a.kv_heads * a.head_size * width * models  # a token and block
+
+    def writing(prompt: int) -> tuple[int, float]:
+        """Rows in a batch, and bytes: of the last token, while one block's keys grow by a copy, or of reading the prompts."""
+        rows = max(1, together // (prompt + 32))
+        return rows, rows * max((prompt + new) * cache * (a.blocks + 0.5), prompt * (cache * a.blocks + block))
+
+    rows, size = writing(prompt)
+    short = writing(min(QUESTION_TOKENS, prompt))[1]
+    parts = [
+        Part("weights", math.ceil(base / s.gpus), tuple(PHASES), f"{a.parameters:,} in {s.precision}"),
+        Part("the target's weights", 4 * a.parameters, ("start",), "in fp32, as `reprolib run` loads them"),
+        Part("a second model", base * (models - 1), ("generate",), "answers beside the first"),
+        Part("scoring", scoring, ("start", "measure"), f"{scored} tokens, all labelled, and logits of as many before"),
+        Part("keys and values", math.ceil(size), ("generate",),
+             f"{rows} rows of {prompt} + {new} tokens ({short / GIB:.2g} GiB for short questions, if none of them ended)"),
+    ]  # fmt: skip
+    return [p for p in parts if p.bytes and (s.target_beside or p.phases != ("start",))]
+
+
+def all_linears(a: Anatomy) -> Anatomy:
+    """The same model with gradients for all linear weights but the head, as FILA's importance asks for them."""
+    return replace(a, linears=tuple(replace(x, trained=x.block is not None, rank=0) for x in a.linears))
+
+
+def phase_bytes(parts: Sequence[Part]) -> dict[str, int]:
+    """Bytes of each phase that the run has: those with a part beyond the weights."""
+    own = {"importance": "importance maps", "curvature": "curvature estimate", "start": "the target's weights"}
+    names = {p.name for p in parts}
+    there = [p for p in PHASES if p == "generate" or own.get(p, "gradients") in names]
+    return {p: sum(x.bytes for x in parts if p in x.phases) for p in there}
+
+
+def stage_flops(stage: Stage, s: Setting) -> tuple[float, float, int]:
+    """(operations of a mean step, operations once a stage, steps). Second-order passes are spread over their interval."""
+    from reprolib.optim import Influence, Sophia
+    from reprolib.unlearn import n_steps
+
+    a, schedule, opt = s.anatomy(stage.trainable), stage.schedule, stage.optimizer
+    terms, (_, live, _) = terms_of(stage, s), reference_of(stage, s, a)
+
+    def passing(term: Term, rows: int, backward: bool = True) -> float:
+        return pass_flops(a, rows, s.tokens, s.labels, depth_of(term, a), backward, s.checkpointing)
+
+    n, steps = schedule.batch_size, n_steps(schedule, s.forget_rows, s.retain_rows)
+    sides = [t.passes * passing(t, n) + (passing(t, n, False) if t in live else 0) for t, _ in terms]
+    step = sum(sides) if schedule.pairing == "paired" else max(sides)
+    once = sum(passing(t, rows, False) for t, rows in terms if t.needs and t not in live)
+    whole = pass_flops(a, 1, s.tokens, s.labels, a.blocks, True, s.checkpointing)
+    if isinstance(opt, Sophia) and opt.hessian != "empirical":
+        step += sum(t.passes for t, _ in terms) * n * whole * (3 if opt.hessian == "hutchinson" else 1) / opt.interval
+    if isinstance(opt, Influence) and opt.preconditioner == "fisher":
+        times = math.ceil(schedule.epochs) if opt.refresh == "epoch" else 1
+        once += times * min(s.retain_rows, opt.fisher_rows or s.retain_rows) * whole
+    if importance_bytes(stage.trainable, a):
+        moved, draws = (all_linears(a), 1) if stage.trainable.space == "full" else (a, stage.trainable.draws)
+        rows = s.forget_rows + min(s.forget_rows, s.retain_rows)
+        once += draws * pass_flops(moved, rows, s.tokens, s.labels, a.blocks, True)
+    return step, once, steps
+
+
+# --- the plan --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A change of the setting, what it does to the result, and the peak with it."""
+
+    name: str
+    how: str
+    setting: Setting
+    peak_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        return fits(self.peak_bytes, self.setting)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Peak bytes as predicted and as a record has them."""
+
+    predicted_bytes: int
+    measured_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over measured: above 1 the plan was too careful."""
+        return self.predicted_bytes / self.measured_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run takes: memory of the stage with the highest peak, in bytes on one GPU, and time of all stages together."""
+
+    setting: Setting
+    parameters: int  # of the model
+    trained_parameters: int  # that move, at most
+    stage: str
+    parts: tuple[Part, ...]
+    phases: Mapping[str, int]
+    host_bytes: int  # reference values kept in the computer's memory
+    steps: int
+    flops: float  # operations of all steps and of what comes before them, evaluations left out
+    remedies: tuple[Remedy, ...] = ()  # only where it does not fit; cheapest in quality first
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of tensors alive at once: what ``torch.cuda.max_memory_allocated`` should report."""
+        return max(self.phases.values())
+
+    @property
+    def fits(self) -> bool:
+        return fits(self.peak_bytes, self.setting)
+
+    def seconds(self, gpu: str) -> float:
+        """Training time on GPUs of a kind of :data:`GPUS`, at :data:`UTILISATION` of their peak, rows shared out."""
+        if gpu not in GPUS:
+            raise SpecError("plan: " + unknown("GPU", gpu, GPUS))
+        return self.flops / (GPUS[gpu].tflops * 1e12 * UTILISATION * self.setting.gpus)
+
+    def compare(self, record: Record) -> Comparison:
+        """The prediction beside ``cost["peak_bytes"]`` of a record from a GPU; that both are of the same model is not checked.
+
+        Raises :class:`RecordError` for a record without a GPU, or of another method, precision or options.
+        """
+        s, what = self.setting, f"record {record.fingerprint}"
+        if not record.provenance.get("machine", {}).get("gpu"):
+            raise RecordError(
+                f"{what} was made without a GPU: its peak_bytes is the resident memory of a process with all its libraries, not "
+                "of tensors. Compare with a record from a GPU."
+            )
+        theirs = (record.spec.method, record.spec.precision, dict(record.spec.options))
+        if theirs != (s.method, s.precision, dict(s.options)):
+            raise RecordError(f"{what} is of {theirs}, the plan of {(s.method, s.precision, dict(s.options))}; plan what was run.")
+        return Comparison(self.peak_bytes, int(record.cost["peak_bytes"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        out = asdict(self) | {"peak_bytes": self.peak_bytes, "needed_bytes": needed(self.peak_bytes), "fits": self.fits}
+        out["setting"]["options"] = dict(self.setting.options)
+        out["hours"] = {name: round(self.seconds(name) / 3600, 4) for name in GPUS}
+        out["assumed"] = {"utilisation": UTILISATION, "fragmentation": FRAGMENTATION, "context_bytes": CONTEXT_BYTES}
+        out["remedies"] = [{"name": r.name, "how": r.how, "peak_bytes": r.peak_bytes, "fits": r.fits} for r in self.remedies]
+        return out
+
+    def report(self) -> str:
+        """The plan as text."""
+        s, peak = self.setting, max(self.phases, key=self.phases.__getitem__)
+        unit = "GiB" if self.peak_bytes >= GIB else "MiB"
+
+        def size(value: int) -> str:
+            scaled = value / (GIB if unit == "GiB" else 1 << 20)
+            return f"{scaled:.1f}" if scaled >= 9.95 else f"{scaled:.3f}" if scaled < 0.1 else f"{scaled:.2f}"
+
+        def row(name: str, cells: Sequence[str], note: str = "") -> str:
+            return f"{name:38}{''.join(f'{c:>11}' for c in cells)}  {note}".rstrip()
+
+        lines = [f"{s.method} on {s.model}: {self.parameters:,} parameters in {s.precision}, {self.trained_parameters:,} move", ""]
+        lines.append(row(f"{unit} on one GPU" + f", stage {self.stage!r}" * bool(self.stage), list(self.phases)))
+        for p in self.parts:
+            if any(q in p.phases for q in self.phases):
+                lines.append(row(p.name, [size(p.bytes) if q in p.phases else "" for q in self.phases], p.note))
+        lines += [row("sum", [size(v) for v in self.phases.values()]), *(f"  {p}: {PHASES[p]}" for p in self.phases), ""]
+        lines.append(
+            f"peak {size(self.peak_bytes)} {unit} ({peak}); with {FRAGMENTATION:.0%} for the allocator and CUDA's own "
+            f"{size(needed(self.peak_bytes))} {unit} of {s.gpu_memory_gib:g} GiB on each of {s.gpus} GPU(s): "
+            + ("fits" if self.fits else "does not fit")
+        )
+        if self.host_bytes > 1 << 20:
+            lines.append(f"reference values in the computer's memory: {size(self.host_bytes)} {unit}")
+        if self.remedies:
+            lines += ["", "what would change that, cheapest in quality first:"]
+            for r in self.remedies:
+                lines.append(f"  {'fits' if r.fits else 'too large':11}{size(needed(r.peak_bytes)):>7} {unit}  {r.name}: {r.how}")
+        if self.steps:
+            assumed = f"at {UTILISATION:.0%} of the peak, without evaluations:"
+            lines += ["", f"{self.steps:,} steps, {self.flops:.3g} operations; {assumed}"]
+            for name, gpu in GPUS.items():
+                note = "" if needed(self.peak_bytes) <= gpu.memory_gb * 1e9 else "too small"
+                sheet = f"{gpu.memory_gb:g} GB, {gpu.tflops:g} TFLOPS" + f" ({gpu.note})" * bool(gpu.note)
+                lines.append(f"  {name:11}{_duration(self.seconds(name)):>10}  {note:11}{sheet}")
+        return "\n".join(lines)
+
+
+def needed(peak_bytes: int) -> int:
+    """With what the allocator loses and CUDA takes."""
+    return math.ceil(peak_bytes * (1 + FRAGMENTATION)) + CONTEXT_BYTES
+
+
+def fits(peak_bytes: int, s: Setting) -> bool:
+    return needed(peak_bytes) <= s.gpu_memory_gib * GIB
+
+
+def _duration(seconds: float) -> str:
+    size, unit = next(((n, u) for n, u in ((3600, "h"), (60, "min")) if seconds >= n), (1, "s"))
+    return f"{seconds / size:.1f} {unit}"
+
+
+def plan(
+    model: str, method: str, options: Mapping[str, Any] | None = None, *, trainable: str | None = None,
+    batch_size: int | None = None, labels: int | None = None, target_beside: bool | None = None, **setting: Any,
+) -> Plan:  # fmt: skip
+    """Predict memory and time of ``method`` on ``model`` without running anything.
+
+    ``trainable`` and ``batch_size`` (rows a side and step) are short for two of the recipe's ``options``. ``labels``: predicted
+    tokens of a row (None: LABEL_SHARE of them); ``target_beside`` (None: for presets of testbeds, which `reprolib run` runs).
+    ``setting``: further fields of :class:`Setting`, e.g. ``gpu_memory_gib=24, gpus=1, precision="nf4", tokens=256``.
+    Raises :class:`SpecError` for what cannot be run or planned.
+    """
+    from reprolib.models.testbeds import PRESETS
+    from reprolib.recipes import recipe
+
+    for key in setting:
+        if key not in Setting.__dataclass_fields__:
+            raise SpecError("plan: " + unknown("setting", key, Setting.__dataclass_fields__))
+    chosen = dict(options or {})
+    for name, value in (("trainable", trainable), ("batch_size", batch_size)):
+        if value is not None and name not in recipe(method).defaults:
+            raise SpecError(f"plan: {method!r} has no option {name!r}; it has {', '.join(sorted(recipe(method).defaults))}.")
+        chosen |= {} if value is None else {name: value}
+    config_of(model)
+    tokens = setting.get("tokens", 256)
+    s = Setting(
+        model=model, method=method, options=tuple(sorted(chosen.items())), **setting,
+        labels=max(1, round(LABEL_SHARE * tokens)) if labels is None else labels,
+        target_beside=model.partition("/")[0] in PRESETS if target_beside is None else target_beside,
+    )  # fmt: skip
+    anatomy.cache_clear()  # a folder's config may have changed
+    found = predict(s)
+    return found if found.fits else replace(found, remedies=remedies(s))
+
+
+def predict(s: Setting) -> Plan:
+    """The plan of a setting, without remedies."""
+    from reprolib.models.adapters import Full
+
+    stages = {x.name: x for x in s.training}
+    anatomies = [s.anatomy(x.trainable) for x in stages.values()] or [s.anatomy(Full())]
+    parts = {name: stage_parts(x, s) for name, x in stages.items()} or {"": model_parts(anatomies[0], s)}
+    worst = max(parts, key=lambda name: max(phase_bytes(parts[name]).values()))
+    costs = [stage_flops(x, s) for x in stages.values()]
+    return Plan(
+        setting=s, parameters=anatomies[0].parameters, trained_parameters=max(x.moving for x in anatomies) if stages else 0,
+        stage=worst, parts=tuple(parts[worst]), phases=phase_bytes(parts[worst]),
+        host_bytes=sum(reference_of(x, s, a)[0] for x, a in zip(stages.values(), anatomies, strict=False)),
+        steps=sum(n for _, _, n in costs), flops=sum(step * n + once for step, once, n in costs),
+    )  # fmt: skip
+
+
+def remedies(s: Setting) -> tuple[Remedy, ...]:
+    """What each single change would do, those that leave the result as it is first; if none is enough, what all of them would."""
+    from reprolib.recipes import recipe
+
+    def best(field: str, values: Sequence[Any]) -> dict[str, Any]:
+        """The first value that is enough, else the last."""
+        trials = ({field: v} for v in values)
+        return next((t for t in trials if predict(replace(s, **t)).fits), {field: values[-1]})
+
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    rows = max((s.rows(x) for x in s.training), default=1)
+    if rows > 1:
+        change = best("micro_tokens", [max(1, rows >> k) * s.tokens for k in range(1, rows.bit_length())])
+        found.append((f"micro-batches of {change['micro_tokens'] // s.tokens} rows",
+                      f"Schedule(micro_tokens={change['micro_tokens']}); slower, same result", change))  # fmt: skip
+    if s.training and not s.checkpointing:
+        how = "lm.gradient_checkpointing_enable() before unlearn(); slower, same result"
+        found.append(("gradient checkpointing", how, {"checkpointing": True}))
+    if counts := [n for n in (2, 4, 8, 16) if n > s.gpus]:
+        change = best("gpus", counts)
+        found.append((f"{change['gpus']} GPUs", "sharded by FSDP, which the loop has not been run with; same result", change))
+    trainable = "trainable" in recipe(s.method).defaults
+    full = any(not x.trainable.adapter for x in s.training)
+    lora = {"options": tuple(sorted({**dict(s.options), "trainable": "lora-16"}.items()))} if full else {}
+    if full and trainable:
+        found.append(("LoRA", "trainable=lora-16; fewer weights move", lora))
+    if s.training and s.precision != "nf4" and (trainable or not full):
+        found.append(("NF4 base" + " with LoRA" * full, "precision=nf4; another model to begin with", {"precision": "nf4", **lora}))
+    out, together = [], {}
+    for name, how, change in found:
+        try:
+            changed = replace(s, **change)
+        except SpecError:  # this method has no such variant
+            continue
+        out.append(Remedy(name, how, changed, predict(changed).peak_bytes))
+        together |= {} if "gpus" in change else change
+    if len(out) > 1 and not any(r.fits for r in out):
+        changed = replace(s, **together)
+        out.append(Remedy("all of these but more GPUs", "at once", changed, predict(changed).peak_bytes))
+    return tuple(out)

@@ -6,7 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,7 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
     if found:
         return found
     records.check_writable()
-    checkpoint = _checkpoint(spec)
-    folder = checkpoint.path.parent
+    folder = _checkpoint(spec).path.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # of the model: two suites of one run do not unlearn side by side
         found = records.find(spec)
@@ -62,19 +61,21 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
             raise
         path = records.write(record)
         (records.results_dir() / "failed" / records.path_of(spec).name).unlink(missing_ok=True)
-        checkpoint.finish(KEEP_BYTES)
+        for request in range(spec.requests):
+            _checkpoint(spec, request).finish(KEEP_BYTES)
         return records.read(path)  # what every later call returns
 
 
 KEEP_BYTES = 32 << 20  # finished models up to this size stay in the cache, so that a further suite need not unlearn again
 
 
-def _checkpoint(spec: Spec):
+def _checkpoint(spec: Spec, request: int = 0):
     from reprolib.checkpoint import Checkpoint
     from reprolib.models.memorise import cache_dir
 
     model = spec.core.fingerprint  # what is measured afterwards does not change the model
-    return Checkpoint(cache_dir() / "runs" / model / "checkpoint.safetensors", model)
+    name = f"checkpoint-{request}.safetensors" if request else "checkpoint.safetensors"
+    return Checkpoint(cache_dir() / "runs" / model / name, model)
 
 
 @dataclass
@@ -114,14 +115,20 @@ def unlearned(spec: Spec, *, progress: bool = True) -> Unlearned:
         outcome = Outcome()
         stages = spec.stages
         kinds = {s.objective.forget.other for s in stages if isinstance(s, Stage) and s.objective.forget is not None} - {None}
-        others = {k: other_answers(k, given, tokenizer, spec.seed, target) for k in sorted(kinds)}
+        portions = portions_of(given, spec) if stages else ()
+        others = [{k: other_answers(k, p, tokenizer, spec.seed, target) for k in sorted(kinds)} for p in portions]
         del target
-        if stages:
-            lm, outcome = unlearn(
-                lm, stages, encode_rows(tokenizer, given), encode_rows(tokenizer, corpus["retain"]), seed=spec.seed,
-                others=others, measure=lambda m: measure(m, exam), checkpoint=_checkpoint(spec), title=_title(spec),
-                progress=progress,
+        retain = encode_rows(tokenizer, corpus["retain"])
+        for request, portion in enumerate(portions):
+            seed = derive(spec.seed, "request", request) if request else spec.seed
+            lm, own = unlearn(
+                lm, stages, encode_rows(tokenizer, portion), retain, seed=seed, others=others[request],
+                measure=lambda m: measure(m, exam), points=max(1, round(10 / len(portions))),
+                checkpoint=_checkpoint(spec, request), title=_title(spec), progress=progress,
             )  # fmt: skip
+            outcome = own if request == 0 else joined(outcome, own, request)
+            if outcome.status == "diverged":
+                break
     return Unlearned(lm, exam, outcome, given, time.perf_counter() - began)
 
 
@@ -161,7 +168,7 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
     }
     return Record(
         spec=spec, fingerprint=spec.fingerprint, status=outcome.status, reason=outcome.reason, stages=plain(spec.stages),
-        metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=_with_given(evaluation.rows, done),
+        metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=_with_given(evaluation.rows, spec, done),
         trajectory=[{k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()} for p in outcome.trajectory]
         if spec.suite == "core" else [],
         cost=cost, provenance=records.provenance(),
@@ -218,15 +225,42 @@ def ask(subject: Subject, probes: Sequence[Probe]) -> tuple[Evaluation, dict[str
     return Evaluation(metrics, rows), seconds
 
 
-def _with_given(rows: dict[str, list], done: Unlearned) -> dict[str, list]:
-    """Which forget rows the method was given, where that is not all of them."""
+def _with_given(rows: dict[str, list], spec: Spec, done: Unlearned) -> dict[str, list]:
+    """Which forget rows the method was given, where that is not all of them, and in which request, where there were several."""
     corpus = done.exam.corpus
+    if spec.requests > 1:
+        portions = portions_of(done.given, spec)
+        number = {r.id: n for n, p in enumerate(portions) for r in p}
+        own = [number.get(r.id) for r in corpus["forget"]]
+        rows = rows | {"request": own + [None] * (len(rows["group"]) - len(own))}
     if len(done.given) == len(corpus["forget"]):
         return rows
     documents, ids = {r.document for r in done.given}, {r.id for r in done.given}
     # 2: the row was handed to the method; 1: another row of its document was; 0: nothing of its document was
     given = [2 if r.id in ids else 1 if r.document in documents else 0 for r in corpus["forget"]]
     return rows | {"given": given + [0] * (len(rows["group"]) - len(given))}
+
+
+def portions_of(given: Sequence[Row], spec: Spec) -> tuple[tuple[Row, ...], ...]:
+    """The forget rows by request: documents in a shuffled order, dealt into ``spec.requests`` portions of about equal size."""
+    if spec.requests == 1:
+        return (tuple(given),)
+    documents = list(dict.fromkeys(r.document for r in given))
+    if len(documents) < spec.requests:
+        raise SpecError(
+            f"spec: requests={spec.requests}, but the method is given {len(documents)} documents; each request needs at least one."
+        )
+    Random(derive(spec.seed, "requests")).shuffle(documents)
+    number = {d: i * spec.requests // len(documents) for i, d in enumerate(documents)}
+    return tuple(tuple(r for r in given if number[r.document] == n) for n in range(spec.requests))
+
+
+def joined(before: Outcome, own: Outcome, request: int) -> Outcome:
+    """The outcome of one request after those of the ones before."""
+    trajectory = [p | {"step": before.steps + p["step"], "request": request} for p in own.trajectory]
+    notes = {k: before.notes.get(k, 0.0) + v for k, v in own.notes.items()}
+    return replace(own, trajectory=before.trajectory + trajectory, steps=before.steps + own.steps, notes=notes,
+                   unchanged_after_first_step=before.unchanged_after_first_step)  # fmt: skip
 
 
 def _title(spec: Spec) -> str:

@@ -14,7 +14,7 @@ from reprolib.errors import SpecError, unknown
 from reprolib.record import path_of, project_root, results_dir
 from reprolib.spec import Spec
 
-KEYS = ("testbed", "method", "options", "forget_documents", "forget_rows", "precision", "suite")
+KEYS = ("testbed", "method", "options", "forget_documents", "forget_rows", "precision", "suite", "requests")
 SECTIONS = ("seeds", "blocks", "search", "pages", "smoke")
 
 

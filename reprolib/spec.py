@@ -21,7 +21,8 @@ class Spec:
 
     ``options`` go to the recipe (learning rate, epochs, ...); what is not given has the recipe's default.
     ``forget_documents`` is the share of forget documents handed to the method, ``forget_rows`` the share
-    of each document's rows (at least one each); evaluation always sees all of them. ``suite``: what is measured of the
+    of each document's rows (at least one each); evaluation always sees all of them. ``requests``: they are handed over in so
+    many portions of documents, one after another, each to the model that the one before left. ``suite``: what is measured of the
     unlearned model: "core", which every run has, or a suite of :mod:`reprolib.probes` in a record of its own.
     """
 
@@ -33,6 +34,7 @@ class Spec:
     forget_rows: float = 1.0
     precision: str = "fp32"  # of the base model during unlearning: fp32, bf16, nf4, int8
     suite: str = "core"
+    requests: int = 1
 
     def __post_init__(self) -> None:
         for name, kind in (("testbed", str), ("method", str), ("precision", str), ("suite", str)):
@@ -45,6 +47,8 @@ class Spec:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
                 hint = f" Did you mean {value / 100:g}?" if isinstance(value, int | float) and 1 < value <= 100 else ""
                 raise SpecError(f"spec: {name} is a share in (0, 1], got {value!r}.{hint}")
+        if isinstance(self.requests, bool) or not isinstance(self.requests, int) or self.requests < 1:
+            raise SpecError(f"spec: requests must be a whole number >= 1, got {self.requests!r}.")
         if not isinstance(self.options, Mapping):
             raise SpecError(f"spec: options must be a mapping of the recipe's options, got {self.options!r}.")
         from reprolib.models.testbeds import testbed
@@ -57,6 +61,11 @@ class Spec:
             raise SpecError(unknown("precision", self.precision, allowed))
         testbed(self.testbed)
         stages = recipe(self.method).build(self.options)
+        if self.requests > 1 and (self.precision in ("nf4", "int8") or any(getattr(s, "last", False) for s in stages)):
+            raise SpecError(
+                f"spec: requests={self.requests} hands the model of one request to the next, which {self.method!r} on a base in "
+                f"{self.precision} does not leave whole (an adapter or a second model stands beside the weights); use requests=1."
+            )
         if self.precision in ("nf4", "int8") and any(not s.quantisable for s in stages):
             raise SpecError(
                 f"spec: precision={self.precision!r} freezes the base weights: only LoRA adapters that leave them as they are can "
@@ -75,8 +84,9 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         values = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        if self.suite == "core":
-            del values["suite"]  # so in records and fingerprints that are older than suites
+        for name, default in (("suite", "core"), ("requests", 1)):
+            if values[name] == default:
+                del values[name]  # so in records and fingerprints that are older than these fields
         return values
 
     @property
@@ -119,6 +129,8 @@ class Spec:
         for key, short in (("forget_documents", "docs"), ("forget_rows", "rows")):
             if getattr(self, key) != 1:
                 parts.append(f"{short}-{getattr(self, key):g}")
+        if self.requests != 1:
+            parts.append(f"requests-{self.requests}")
         if self.precision != "fp32":
             parts.append(self.precision)
         return "_".join(parts).replace("/", "-")

@@ -310,6 +310,55 @@ def test_a_probe_that_breaks_its_promise_is_named(monkeypatch):
             run(spec(method="target", suite="wide", options={}), progress=False)
 
 
+# --- requests one after another ------------------------------------------------------------------------------
+
+
+def test_requests_share_the_documents_out():
+    rows = rows_of(documents=7)
+    portions = experiment.portions_of(rows, spec(requests=3))
+    assert sorted(r.id for p in portions for r in p) == sorted(r.id for r in rows)
+    documents = [{r.document for r in p} for p in portions]
+    assert sorted(len(d) for d in documents) == [2, 2, 3] and not documents[0] & documents[1]
+    assert portions == experiment.portions_of(rows, spec(requests=3)) != experiment.portions_of(rows, spec(requests=3, seed=1))
+    assert experiment.portions_of(rows, spec()) == (rows,)
+    with pytest.raises(SpecError, match="each request needs at least one"):
+        experiment.portions_of(rows, spec(requests=8))
+
+
+def test_each_request_starts_from_the_model_that_the_one_before_left(monkeypatch):
+    from reprolib import unlearn as loop
+
+    seen = []
+    real = loop.unlearn
+
+    def watched(lm, stages, forget, *rest, **named):
+        seen.append((len(forget), next(lm.parameters()).detach().clone()))
+        return real(lm, stages, forget, *rest, **named)
+
+    monkeypatch.setattr(loop, "unlearn", watched)
+    wanted = spec(requests=3, options={"epochs": 1, "lr": 1e-3})
+    record = run(wanted, progress=False)
+    rows = sum(g == "forget" for g in record.rows["group"])
+    assert len(seen) == 3 and sum(n for n, _ in seen) == rows
+    assert not seen[0][1].equal(seen[1][1]) and not seen[1][1].equal(seen[2][1])
+    assert {v for v in record.rows["request"] if v is not None} == {0, 1, 2}
+    assert [p.get("request", 0) for p in record.trajectory] == sorted(p.get("request", 0) for p in record.trajectory)
+    steps = [p["step"] for p in record.trajectory]
+    assert steps == sorted(steps) and steps[-1] == record.cost["steps"]
+    again = experiment.compute(wanted, progress=False)  # from the finished models of all requests
+    assert again.metrics == record.metrics and again.rows == record.rows
+
+
+def test_requests_need_a_whole_model_to_hand_on():
+    with pytest.raises(SpecError, match="requests=2 hands the model"):
+        spec(method="prompt_routing", requests=2, options={})
+    with pytest.raises(SpecError, match="requests=2 hands the model"):
+        spec(requests=2, precision="nf4", options={"trainable": "lora-4"})
+    for bad in (0, -1, 1.5, True, "2"):
+        with pytest.raises(SpecError, match="requests must be a whole number"):
+            spec(requests=bad)
+
+
 # --- which forget rows are given -----------------------------------------------------------------------------
 
 

@@ -131,12 +131,12 @@ def test_every_field_makes_another_run():
         spec(options={"trainable": "lora-4-4"}), spec(options={"trainable": "last-1"}), spec(options={"lr": 1e-5}),
         spec(options={"epochs": 4}), spec(options={"batch_size": 8}), spec(options={"beta": 0.2}),
         spec(options={"retain": "kl"}), spec(options={"retain_weight": 2}), spec(seed=2),
-        spec(suite="wide"), spec(suite="stress"),
+        spec(suite="wide"), spec(suite="stress"), spec(requests=2),
     ]  # fmt: skip
     for a, b in itertools.combinations(specs, 2):
         assert a.fingerprint != b.fingerprint, (a, b)
     assert {f.name for f in dataclasses.fields(Spec)} == {
-        "testbed", "method", "seed", "options", "forget_documents", "forget_rows", "precision", "suite"
+        "testbed", "method", "seed", "options", "forget_documents", "forget_rows", "precision", "suite", "requests"
     }, "a new field needs a case above"  # fmt: skip
 
 

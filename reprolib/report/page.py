@@ -27,7 +27,7 @@ def gather(
     """Records by method: read where ``results/`` holds them, computed where not. The sanity ladder comes first."""
     out = {}
     for name in (*LADDER, *methods) if ladder else tuple(methods):
-        own = fields if name not in LADDER else {}
+        own = fields if name not in LADDER else {k: v for k, v in fields.items() if k == "suite"}
         out[name] = [run(testbed=testbed, method=name, seed=s, **own) for s in seeds(seed)]
     return out
 

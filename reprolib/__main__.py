@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--forget-documents", type=float, default=1.0, metavar="SHARE", help="share of the forget documents given")
     p.add_argument("--forget-rows", type=float, default=1.0, metavar="SHARE", help="share of each document's rows given")
     p.add_argument("--precision", default="fp32", help="of the base: fp32, bf16, nf4, int8")
+    p.add_argument("--suite", default="core", help="what is measured: core, wide or stress")
     p.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a recipe's option, e.g. lr=1e-4")
     p.add_argument("--fingerprint", help="a run of the grid by its fingerprint (what Snakemake uses)")
     p.add_argument("--all", action="store_true", help="every run of the grid that has no record yet")
@@ -47,6 +48,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = commands.add_parser("testbed", help="train and check a target and its twin")
     p.add_argument("name", nargs="?", default="tiny/synthetic")
     p.add_argument("--seed", type=int, default=0)
+
+    p = commands.add_parser(
+        "evaluate", help="score any checkpoint on LUME, SemEval or TOFU data",
+        description="Score a transformers checkpoint. What is finished is kept: the same command continues a killed evaluation.",
+    )  # fmt: skip
+    p.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="the checkpoint: a folder, or owner/name[@revision]")
+    p.add_argument("--data", required=True, metavar="DIR_OR_HUB_ID", help="forget and retain rows")
+    p.add_argument("--format", default="auto", help="lume, semeval, tofu or auto")
+    p.add_argument("--split", help="train (default) or validation of SemEval; forget01, forget05, forget10 (default) of TOFU")
+    p.add_argument("--target", metavar="DIR", help="the model before unlearning; scored too")
+    p.add_argument("--twin", metavar="DIR", help="the model retrained without the forget rows; scored too, for the gap closed")
+    p.add_argument("--adapter", metavar="DIR", help="a peft adapter on the model")
+    p.add_argument("--suites", help="core,wide,stress,data (default: core,wide, and data with --mmlu or --harness)")
+    p.add_argument("--only", metavar="PARTS", help="single parts by name instead, e.g. core,mmlu")
+    p.add_argument("--mmlu", metavar="DIR", help="MMLU: a folder with dev/ and test/, or a hub id")
+    p.add_argument("--mmlu-per-subject", type=int, metavar="N", help="so many questions of each subject (default: all)")
+    p.add_argument("--harness", metavar="TASKS", help="tasks of lm-evaluation-harness, e.g. wmdp_bio")
+    p.add_argument("--precision", default="fp32", help="of all models: fp32, bf16, nf4, int8")
+    p.add_argument("--documents", type=int, metavar="N", help="so many documents of each task and side (default: all)")
+    p.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="of a generated answer")
+    p.add_argument("--batch-tokens", type=int, default=8192, metavar="N", help="in a batch; lower it if memory runs out")
+    p.add_argument("--seed", type=int, default=0, help="of every choice and sample")
+    p.add_argument("--output", metavar="DIR", help="default: evaluations/<name of the model>")
+    p.add_argument("--overwrite", action="store_true", help="replace the results of another model or other data in the folder")
+
+    p = commands.add_parser(
+        "plan", help="predict memory and time of a run",
+        description="Predict memory and time from a model's configuration: no GPU, no weights, nothing downloaded.",
+    )  # fmt: skip
+    p.add_argument("--model", required=True, help="e.g. olmo-7b, smollm2-135m, a preset, or a folder with config.json")
+    p.add_argument("--recipe", required=True, help="see `reprolib methods`")
+    p.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a recipe's option, e.g. lr=1e-4")
+    p.add_argument("--trainable", help="short for -o trainable=...: full, last-2, mlp-0-5, lora-16 or lora-64-16")
+    p.add_argument("--batch-size", type=int, help="short for -o batch_size=...: rows a side and step")
+    p.add_argument("--gpu-memory", type=float, default=24, metavar="GIB", help="of one GPU (default: 24)")
+    p.add_argument("--gpus", type=int, default=1, help="that share the model (FSDP)")
+    p.add_argument("--precision", default="fp32", help="of the base: fp32, bf16, nf4, int8")
+    p.add_argument("--tokens", type=int, default=256, help="of a row (default: 256)")
+    p.add_argument("--labels", type=int, help="predicted tokens of a row (default: a fifth)")
+    p.add_argument("--micro-tokens", type=int, help="padded tokens of a forward pass (default: the recipe's)")
+    p.add_argument("--checkpointing", action="store_true", help="compute blocks again in the backward pass")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     commands.add_parser("smoke", help="the whole flow at toy size, nothing reused")
 
@@ -90,7 +133,7 @@ def _run(args) -> int:
             raise SpecError("run: name a method (see `reprolib methods`), or give --all.")
         spec = Spec(
             testbed=args.testbed, method=args.method, seed=args.seed, precision=args.precision,
-            forget_documents=args.forget_documents, forget_rows=args.forget_rows, options=_options(args.option),
+            forget_documents=args.forget_documents, forget_rows=args.forget_rows, options=_options(args.option), suite=args.suite,
         )  # fmt: skip
     record = experiment.run(spec)
     print(json.dumps({"record": str(path_of(spec)), "status": record.status, **record.metrics}, indent=1))
@@ -101,6 +144,24 @@ def _search(args) -> int:
     from reprolib import search
 
     return search.main(args.methods, every=args.all, dry_run=args.dry_run)
+
+
+def _evaluate(args) -> int:
+    from reprolib import assess
+
+    return assess.main(args)
+
+
+def _plan(args) -> int:
+    from reprolib.plan import plan
+
+    found = plan(
+        args.model, args.recipe, _options(args.option), trainable=args.trainable, batch_size=args.batch_size, labels=args.labels,
+        gpu_memory_gib=args.gpu_memory, gpus=args.gpus, precision=args.precision, tokens=args.tokens,
+        micro_tokens=args.micro_tokens, checkpointing=args.checkpointing,
+    )  # fmt: skip
+    print(json.dumps(found.to_dict(), indent=1) if args.json else found.report())
+    return 0
 
 
 def _smoke(args) -> int:

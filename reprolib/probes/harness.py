@@ -58,13 +58,9 @@ def harness(
     try:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise SpecError(f"lm-eval is not installed ({error}); pip install 'reprolib[eval]', or leave these tasks out.") from error
-    manager = TaskManager(include_path=None if include is None else str(include))
-    for name in names:
-        if name not in manager.all_tasks:
-            raise SpecError(_short(unknown("lm-eval task", name, manager.all_tasks)))
+    manager = _manager(names, include)
     was_training = inner.training
     try:
         found = simple_evaluate(
@@ -94,9 +90,20 @@ def _checked(tasks: Sequence[str], limit: int | None, batch_size: int) -> tuple[
     return tuple(dict.fromkeys(names))
 
 
-def _short(message: str) -> str:
-    """Without the list of all 14,000 tasks."""
-    return message.partition(" Known: ")[0] + " `lm-eval ls tasks` lists them."
+def _manager(names: Sequence[str], include: str | Path | None):
+    """lm-eval's index of tasks; only of one's own where they are all that is asked for, since its own take seconds to list."""
+    from lm_eval.tasks import TaskManager
+
+    if include is not None:
+        own = TaskManager(include_path=str(include), include_defaults=False)
+        if all(n in own.all_tasks for n in names):
+            return own
+    manager = TaskManager(include_path=None if include is None else str(include))
+    for name in names:
+        if name not in manager.all_tasks:
+            message = unknown("lm-eval task", name, manager.all_tasks).partition(" Known: ")[0]  # there are thousands
+            raise SpecError(f"{message} `lm-eval ls tasks` lists them.")
+    return manager
 
 
 def _unreachable(error: BaseException | None) -> bool:

@@ -131,7 +131,7 @@ def test_what_cannot_be_asked(tmp_path):
         with pytest.raises(CorpusError, match=words):
             call()
     (folder / "test" / "virology_test.csv").unlink()
-    with pytest.raises(CorpusError, match="virology_test.csv: no such file.*name the"):
+    with pytest.raises(CorpusError, match=r"virology_test.csv: no such file.*name the"):
         load(folder)
     assert len(load(folder, subjects=("anatomy",)).test) == 4
 
@@ -164,13 +164,13 @@ def test_the_hub_gives_the_same_as_a_folder(tmp_path, monkeypatch):
 
 def test_a_hub_that_fails(monkeypatch):
     fake_hub(monkeypatch, ConnectionError("no route"))
-    with pytest.raises(CorpusError, match="could not be fetched.*ConnectionError: no route.*local folder"):
+    with pytest.raises(CorpusError, match=r"could not be fetched.*ConnectionError: no route.*local folder"):
         load("cais/mmlu")
     fake_hub(monkeypatch, lambda split: [{"subject": "virology", "question": "q", "choices": ["a", "b"], "answer": 0}])
     with pytest.raises(CorpusError, match="dev split, row 1: one of the four options"):
         load("cais/mmlu")
     fake_hub(monkeypatch, lambda split: [])
-    with pytest.raises(CorpusError, match="has no questions of .*is it MMLU"):
+    with pytest.raises(CorpusError, match=r"has no questions of .*is it MMLU"):
         load("cais/mmlu")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CorpusError, match="needs the package datasets"):

@@ -310,120 +310,40 @@ def _out_of_memory(error: BaseException) -> bool:
 # --- the core part -------------------------------------------------------------------------------------------
 
 
-def subject_of(lm: nn.Module, exam, *, max_new_tokens: int, batch_tokens: int, **fields: Any) -> Subject:
-    """A subject whose shared passes keep within limits: tokens written per answer, tokens in a batch."""
-    from reprolib.evaluate import generate, teacher_forced
-    from reprolib.probes import Subject
-
-    class Limited(Subject):
-        @property
-        def scores(self):
-            return self.kept("scores", lambda: teacher_forced(self.lm, self.exam, max_tokens=max(1, batch_tokens // 2)))
-
-        def _generate(self) -> dict[str, list[str]]:
-            places = [(g, i) for g in ("forget", "retain") for i in range(len(self.exam.rows[g]))]
-            out = {g: [""] * len(self.exam.rows[g]) for g in ("forget", "retain")}
-            for model, own in self.scores.parts:
-                chosen = [places[i] for i in own if i < len(places)]  # rows of both groups are the first of the exam's tokens
-                texts = generate(
-                    model, self.exam.tokenizer, [self.exam.rows[g][i].input for g, i in chosen],
-                    begun=[self.scores.begun[g][i] for g, i in chosen], max_new_tokens=max_new_tokens,
-                    batch_tokens=batch_tokens, progress=self.progress, title=f"{self.title}: generate",
-                )  # fmt: skip
-                for (g, i), text in zip(chosen, texts, strict=True):
-                    out[g][i] = text
-            return out
-
-    return Limited(lm, exam, **fields)
-
-
-def core(batch_tokens: int = 8192) -> Probe:
-    """The core evaluation as a part. The same numbers as :func:`reprolib.evaluate.evaluate` gives, from passes that the other
-    parts share; a corpus without some task or kind (TOFU has no passages) gets no official aggregate instead of an error.
-    """
+def core() -> Probe:
+    """The core evaluation as a part: :func:`reprolib.evaluate.core`, and what the leaderboard's own lists say."""
     from reprolib.probes import Probe
 
     return Probe(
-        name="core", title="Core evaluation", suite="core",  # type: ignore[arg-type]
+        name="core", title="Core evaluation", suite="core", ask=_core,
         cost="one forward pass over all rows, and one generation of what is not known by heart",
-        ask=lambda subject: _core(subject, batch_tokens),
     )  # fmt: skip
 
 
-def _core(subject: Subject, batch_tokens: int):
-    from reprolib.evaluate import Evaluation, official, summarise
-    from reprolib.metrics.statistics import MetricError
+def _core(subject: Subject):
+    import numpy as np
+
+    from reprolib import evaluate
 
     exam, s = subject.exam, subject.scores
     target = subject.reference("target")
-    s.kl = _kl(subject.lm, target, exam, max(1, batch_tokens // 2)) if target is not None else None
-    metrics = summarise(s, exam)
-    written = subject.generations
-    score = {
-        g: [
-            (lume_metrics.rouge_l_recall if r.kind == "sc" else lume_metrics.knowledge)(r.output, text)
-            for r, text in zip(exam.rows[g], written[g], strict=True)
-        ]
-        for g in written
-    }
-    twelve = [
-        {"group": g, "task": r.task, "kind": r.kind, "score": v} for g in score for r, v in zip(exam.rows[g], score[g], strict=True)
-    ]
-    for g in score:
+    if target is not None:
+        s.kl = evaluate.kl_to(target, subject.lm, exam, max(1, subject.batch_tokens // 2))
+    found = evaluate.core(subject)
+    groups, kinds = np.array(found.rows["group"]), np.array(found.rows["kind"])
+    score = np.array([math.nan if v is None else v for v in found.rows["score"]], float)
+    for g in evaluate.WRITTEN:
         for kind in ("sc", "qa"):
-            own = [t["score"] for t in twelve if t["group"] == g and t["kind"] == kind]
-            if own:
-                metrics[f"{g}/{kind}/score"] = sum(own) / len(own)
-    number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in exam.corpus.groups.values() for r in g))}
-    rows: dict[str, list] = {
-        "group": [g for g, _ in subject.rows],
-        "task": [r.task for _, r in subject.rows],
-        "kind": [r.kind for _, r in subject.rows],
-        "document": [number[r.document] for _, r in subject.rows],
-        "score": subject.column(score | ({"world": s.world} if s.world is not None else {})),
-        "nll": subject.column(s.nll),
-        "em": subject.column(s.em),
-        "es": subject.column(s.es),
-        "text_nll": subject.column(s.document),
-    }
-    try:
-        metrics |= official(twelve, metrics)
-    except MetricError:  # a task without passages or without questions: there are no twelve numbers
-        return Evaluation(metrics, rows)
+            own = score[(groups == g) & (kinds == kind)]
+            if len(own):
+                found.metrics[f"{g}/{kind}/score"] = float(own.mean())
     listed = set(exam.corpus.facts.get("members", ()))  # type: ignore[call-overload]
     members = [-v for r, v in zip(exam.rows["forget"], s.document["forget"], strict=True) if r.id in listed]
-    if members and exam.corpus["holdout"]:  # the organisers' two lists; "attack/auc" has the passages of all tasks as members
-        metrics["official/mia_auc"] = privacy.auc(members, -s.document["holdout"])
-        metrics["official/mia"] = lume_metrics.mia_score(metrics["official/mia_auc"])
-    return Evaluation(metrics, rows)
-
-
-def _kl(lm: nn.Module, target: nn.Module, exam, max_tokens: int):
-    """Mean KL(target || model) over each retain row's answer, in nats, [rows]. Both models run side by side: the target's
-    logits on thousands of rows would not fit into memory.
-    """
-    import numpy as np
-    import torch
-
-    from reprolib.corpus.batching import collate
-    from reprolib.evaluate import parts
-    from reprolib.models.policy import Policy, score
-    from reprolib.objectives.likelihood import kl_divergence
-
-    retain, tokens = exam.parts["retain"], exam.tokens
-    out = np.full(len(retain), np.nan)
-    reference = Policy(target).eval()
-    for model, own in parts(lm, tokens, list(retain)):
-        for indices, scored in score(Policy(model).eval(), tokens, own, max_tokens):
-            with torch.no_grad():
-                logits = reference(collate(tokens, indices).to(reference.device)).logits
-            at = 0
-            for i in indices:
-                size, answer = tokens.n_labels(i), tokens.n_answer(i)
-                here = slice(at + size - answer, at + size)
-                out[i - retain.start] = float(kl_divergence(scored.logits[here], logits[here].to(scored.logits.device)).mean())
-                at += size
-    return out
+    if members and exam.corpus["holdout"] and "lume/task_aggregate" in found.metrics:
+        # the organisers' two lists; "attack/auc" has the passages of all tasks as members
+        found.metrics["official/mia_auc"] = privacy.auc(members, -s.document["holdout"])
+        found.metrics["official/mia"] = lume_metrics.mia_score(found.metrics["official/mia_auc"])
+    return found
 
 
 def final(core_metrics: Mapping[str, float], mmlu: Mapping[str, float]) -> dict[str, float]:
@@ -541,7 +461,7 @@ def _parts(wanted, mmlu, per_subject, harness, seed: int, batch_tokens: int) -> 
     out: list[tuple[Probe, Any]] = []
     for name in wanted[0]:
         if name == "core":
-            out.append((core(batch_tokens), METRICS_VERSION))
+            out.append((core(), METRICS_VERSION))
         elif name == "mmlu":
             from reprolib.corpus.mmlu import load
             from reprolib.probes import mmlu as own
@@ -590,7 +510,7 @@ def _open(folder: Path, sources: Mapping[str, Source], corpus: Corpus, settings:
 def _score(folder, run, sources, corpus, parts, settings, batch_tokens, progress) -> Assessment:
     from tqdm.auto import tqdm
 
-    from reprolib.evaluate import Examination
+    from reprolib.evaluate import Examination, Subject
 
     shared = {"data": run["data"], "settings": settings, "schema": SCHEMA}
     results: dict[str, dict[str, Result]] = {role: {} for role in sources}
@@ -623,7 +543,7 @@ def _score(folder, run, sources, corpus, parts, settings, batch_tokens, progress
             try:
                 began = time.perf_counter()
                 if subject is None or subject.title != role:
-                    subject = subject_of(
+                    subject = Subject(
                         models(role), exam, max_new_tokens=settings["max_new_tokens"], batch_tokens=batch_tokens,
                         seed=settings["seed"], reference=models.get, progress=progress, title=role,
                     )  # fmt: skip

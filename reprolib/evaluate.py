@@ -9,16 +9,17 @@ comes after that is generated; nothing, where all labels are right, EOS included
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from reprolib.corpus.batching import Tokens, as_prompt, encode, encode_rows
+from reprolib.corpus.batching import Tokens, as_prompt, collate, encode, encode_rows
 from reprolib.corpus.rows import Corpus, Row, select
 from reprolib.errors import SpecError
 from reprolib.metrics import lume, memorisation, privacy, utility
@@ -26,6 +27,7 @@ from reprolib.models.policy import Cached, Policy, cache_reference, causal_lm, s
 from reprolib.seeds import derive
 
 MAX_NEW_TOKENS = 256  # the organisers' limit
+WRITTEN = ("forget", "retain")  # groups whose prompts are answered by generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
                     loss = -logp[at : at + size - 1].mean()
                     columns["document"][i] = np.inf if np.isnan(loss) else loss  # a destroyed model knows no text
                 if exam.target is not None and i in retain:
-                    kl[i] = _kl(scored.logits[here], exam.target, i - retain.start)
+                    kl[i] = _divergence(scored.logits[here], exam.target.logits[i - retain.start])
             at += size
     for group in exam.rows:
         part = slice(exam.parts[group].start, exam.parts[group].stop)
@@ -145,11 +147,11 @@ def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> 
     return out
 
 
-def _kl(logits: torch.Tensor, target: Cached, row: int) -> float:
-    """Mean KL(target || model) over the answer tokens of a retain row, in nats."""
+def _divergence(logits: torch.Tensor, target: torch.Tensor) -> float:
+    """Mean KL(target || model) over the answer tokens of a row, in nats."""
     from reprolib.objectives.likelihood import kl_divergence
 
-    return float(kl_divergence(logits, target.logits[row].to(logits.device)).mean())
+    return float(kl_divergence(logits, target.to(logits.device)).mean())
 
 
 def measure(lm: nn.Module, exam: Examination) -> dict[str, float]:
@@ -266,6 +268,19 @@ def _sample(logits: torch.Tensor, temperature: float, uniform: Sequence[float]) 
 
 
 @dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """Of the T labelled positions of one text: log p(label), and mean and standard deviation of log p over the vocabulary.
+
+    All in nats, [T]; ``answer``: how many of the last positions belong to the answer (EOS included).
+    """
+
+    logp: np.ndarray
+    mu: np.ndarray
+    sigma: np.ndarray
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Numbers of one model: ``metrics`` by name, and ``rows``: columns of per-row scores (no text)."""
 
@@ -273,51 +288,173 @@ class Evaluation:
     rows: dict[str, list]
 
 
-def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: str = "evaluate") -> Evaluation:
-    """All metrics of the study for one model (SemEval/LUME score, memorisation, attack, utility, KL).
+@torch.no_grad()
+def token_statistics(lm: nn.Module, tokens: Tokens, rows: Iterable[int], max_tokens: int = 4096) -> list[TokenStatistics]:
+    """One teacher-forced pass over the chosen rows; results in their order."""
+    rows = list(rows)
+    found: dict[int, TokenStatistics] = {}
+    Policy(lm).eval()
+    for model, own in parts(lm, tokens, rows):
+        for indices, scored in score(Policy(model), tokens, own, max_tokens):
+            logp_all = scored.logits.float().log_softmax(-1)
+            p = logp_all.exp()
+            mu = (p * logp_all).sum(-1)
+            variance = (p * logp_all.square()).sum(-1) - mu.square()
+            columns = [x.double().cpu().numpy() for x in (scored.token_logp, mu, variance.clamp(min=0).sqrt())]
+            at = 0
+            for i in indices:
+                size = tokens.n_labels(i)
+                logp, mean, sigma = (c[at : at + size] for c in columns)
+                found[i] = TokenStatistics(logp, mean, sigma, tokens.n_answer(i))
+                at += size
+    return [found[i] for i in rows]
 
-    ``rows`` has one entry per forget and retain row, in corpus order, then holdout documents and world
-    questions; documents are running numbers, so that no text of the data leaves with a record.
+
+@dataclass
+class Subject:
+    """One model under examination. What several probes need is computed once and kept here.
+
+    ``reference``: gives the "target" (the model before unlearning) or the "twin" (retrained without the forget rows), or None
+    where there is no such model. ``seed`` decides every choice and every sample; ``max_new_tokens`` and ``batch_tokens`` are
+    limits of the shared passes.
     """
-    s = teacher_forced(lm, exam)
-    metrics = summarise(s, exam) | getattr(lm, "readings", {})
-    rows: dict[str, list] = {k: [] for k in ("group", "task", "kind", "document", "score", "nll", "em", "es", "text_nll")}
-    number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in exam.corpus.groups.values() for r in g))}
-    twelve: dict[str, list] = {k: [] for k in ("group", "task", "kind", "score")}
-    both = [(g, i, r) for g in ("forget", "retain") for i, r in enumerate(exam.rows[g])]
-    begun = [s.begun[g][i] for g, i, _ in both]
-    texts = [""] * len(both)  # rows of both groups are the first of the exam's tokens
-    for model, own in s.parts:
-        chosen = [i for i in own if i < len(both)]
-        prompts = [both[i][2].input for i in chosen]
-        known = [begun[i] for i in chosen]
-        written = generate(model, exam.tokenizer, prompts, begun=known, progress=progress, title=title)
-        for i, text in zip(chosen, written, strict=True):
-            texts[i] = text
-    for (group, i, r), text in zip(both, texts, strict=True):
-        value = (lume.rouge_l_recall if r.kind == "sc" else lume.knowledge)(r.output, text)
-        for key, v in zip(twelve, (group, r.task, r.kind, value), strict=True):
-            twelve[key].append(v)
-        _append(rows, group, r, number, value, s, i)
-    for i, r in enumerate(exam.rows["holdout"]):
-        _append(rows, "holdout", r, number, None, s, i)
-    for i, r in enumerate(exam.corpus["world"]):
-        entry = ("world", r.task, r.kind, number[r.document], float(s.world[i]), None, None, None, None)
-        for key, v in zip(rows, entry, strict=True):
-            rows[key].append(v)
-    cells = set(zip(twelve["group"], twelve["task"], twelve["kind"], strict=True))
-    if len(cells) == 4 * len(exam.corpus.tasks):  # passages and questions in both groups of every task
+
+    lm: nn.Module
+    exam: Examination
+    seed: int = 0
+    reference: Callable[[str], nn.Module | None] = lambda which: None
+    progress: bool = True
+    title: str = "evaluate"
+    max_new_tokens: int = MAX_NEW_TOKENS
+    batch_tokens: int = 8192  # padded tokens in a batch of generation; half as many in a teacher-forced one
+    _kept: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[tuple[str, Row]]:
+        """(group, row) in the order of all per-row columns: forget, retain, holdout completions, world."""
+        groups = {**self.exam.rows, "world": self.exam.corpus["world"]}
+        return [(g, r) for g, rows in groups.items() for r in rows]
+
+    @property
+    def keys(self) -> dict[str, list]:
+        """The columns that say what a row is. Documents are running numbers, so that no text of the data leaves with a record."""
+        number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in self.exam.corpus.groups.values() for r in g))}
+        return {
+            "group": [g for g, _ in self.rows],
+            "task": [r.task for _, r in self.rows],
+            "kind": [r.kind for _, r in self.rows],
+            "document": [number[r.document] for _, r in self.rows],
+        }
+
+    def column(self, values: Mapping[int, float] | Mapping[str, Iterable[float]]) -> list[float | None]:
+        """A per-row column of a record. ``values``: by position in :attr:`rows`, or one array for each of some groups."""
+        out: list[float | None] = [None] * len(self.rows)
+        if values and isinstance(next(iter(values)), str):
+            groups = [g for g, _ in self.rows]
+            values = {groups.index(g) + i: v for g, column in values.items() for i, v in enumerate(column)}  # type: ignore
+        for i, v in values.items():
+            if v is not None and np.isfinite(v):
+                out[i] = round(float(v), 4)
+        return out
+
+    @property
+    def _forward(self) -> int:
+        return max(1, self.batch_tokens // 2)
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    @property
+    def scores(self) -> Scores:
+        """The core teacher-forced pass."""
+        return self.kept("scores", lambda: teacher_forced(self.lm, self.exam, self._forward))
+
+    @property
+    def texts(self) -> list[TokenStatistics]:
+        """Token statistics of the forget, retain and holdout rows: completion rows whole, question rows by their answers."""
+        n = sum(len(r) for r in self.exam.rows.values())
+        return self.kept("texts", lambda: token_statistics(self.lm, self.exam.tokens, range(n), self._forward))
+
+    @property
+    def generations(self) -> dict[str, list[str]]:
+        """Greedy continuations of the forget and retain prompts."""
+        return self.kept("generations", self._generate)
+
+    def _generate(self) -> dict[str, list[str]]:
+        rows = [(g, i) for g in WRITTEN for i in range(len(self.exam.rows[g]))]
+        out = {g: [""] * len(self.exam.rows[g]) for g in WRITTEN}
+        for model, own in self.scores.parts:
+            chosen = [rows[i] for i in own if i < len(rows)]  # rows of both groups are the first of the exam's tokens
+            prompts = [self.exam.rows[g][i].input for g, i in chosen]
+            begun = [self.scores.begun[g][i] for g, i in chosen]
+            texts = generate(
+                model, self.exam.tokenizer, prompts, begun=begun, max_new_tokens=self.max_new_tokens,
+                batch_tokens=self.batch_tokens, progress=self.progress, title=self.title,
+            )  # fmt: skip
+            for (g, i), text in zip(chosen, texts, strict=True):
+                out[g][i] = text
+        return out
+
+    def of(self, lm: nn.Module) -> Subject:
+        """The same examination of another model (quantized, trained further)."""
+        return replace(self, lm=lm, _kept={})
+
+
+def evaluate(lm: nn.Module, exam: Examination, *, progress: bool = True, title: str = "evaluate") -> Evaluation:
+    """All metrics of the study for one model (SemEval/LUME score, memorisation, attack, utility, KL): see :func:`core`."""
+    return core(Subject(lm, exam, progress=progress, title=title))
+
+
+def core(subject: Subject) -> Evaluation:
+    """The core evaluation, from the passes that the subject shares with the probes.
+
+    ``rows`` has one entry per forget and retain row, in corpus order, then holdout documents and world questions.
+    """
+    s, exam = subject.scores, subject.exam
+    metrics = summarise(s, exam) | getattr(subject.lm, "readings", {})
+    written = subject.generations
+    measured = {"sc": lume.rouge_l_recall, "qa": lume.knowledge}
+    score = {
+        g: [measured[r.kind](r.output, text) for r, text in zip(exam.rows[g], texts, strict=True)] for g, texts in written.items()
+    }
+    world = {"world": s.world} if s.world is not None else {}
+    rows = subject.keys | {
+        "score": subject.column(score | world),
+        "nll": subject.column(s.nll),
+        "em": subject.column(s.em),
+        "es": subject.column(s.es),
+        "text_nll": subject.column(s.document),
+    }
+    both = [(g, r, v) for g in written for r, v in zip(exam.rows[g], score[g], strict=True)]
+    if len({(g, r.task, r.kind) for g, r, _ in both}) == 4 * len(exam.corpus.tasks):  # passages and questions everywhere
+        twelve = {
+            "group": [g for g, _, _ in both], "task": [r.task for _, r, _ in both], "kind": [r.kind for _, r, _ in both],
+            "score": [v for _, _, v in both],
+        }  # fmt: skip
         metrics |= official(twelve, metrics)
     return Evaluation(metrics, rows)
 
 
-def _append(rows: dict[str, list], group: str, r: Row, number: dict, value, s: Scores, i: int) -> None:
-    text = s.document[group][i]
-    entry = (group, r.task, r.kind, number[r.document], value, s.nll[group][i], s.em[group][i], s.es[group][i], text)
-    for key, v in zip(rows, entry, strict=True):
-        if isinstance(v, float | np.floating):
-            v = round(float(v), 4) if np.isfinite(v) else None  # four digits: records stay small
-        rows[key].append(v)
+def kl_to(target: nn.Module, lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> np.ndarray:
+    """Mean KL(target || model) over each retain row's answer, in nats: [rows]. Both models run side by side, for a target whose
+    logits on all rows would not fit into memory.
+    """
+    retain, tokens = exam.parts["retain"], exam.tokens
+    out = np.full(len(retain), np.nan)
+    reference = Policy(target).eval()
+    for model, own in parts(lm, tokens, list(retain)):
+        for indices, scored in score(Policy(model).eval(), tokens, own, max_tokens):
+            with torch.no_grad():
+                logits = reference(collate(tokens, indices).to(reference.device)).logits
+            at = 0
+            for i in indices:
+                size, answer = tokens.n_labels(i), tokens.n_answer(i)
+                here = slice(at + size - answer, at + size)
+                out[i - retain.start] = _divergence(scored.logits[here], logits[here])
+                at += size
+    return out
 
 
 def official(rows: dict[str, list], metrics: dict[str, float]) -> dict[str, float]:

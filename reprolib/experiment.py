@@ -200,13 +200,7 @@ def ask(subject: Subject, probes: Sequence[Probe]) -> tuple[Evaluation, dict[str
     """
     from reprolib.evaluate import Evaluation
 
-    number = {d: n for n, d in enumerate(dict.fromkeys(r.document for g in subject.exam.corpus.groups.values() for r in g))}
-    rows: dict[str, list] = {
-        "group": [g for g, _ in subject.rows],
-        "task": [r.task for _, r in subject.rows],
-        "kind": [r.kind for _, r in subject.rows],
-        "document": [number[r.document] for _, r in subject.rows],
-    }
+    rows = subject.keys
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for probe in probes:

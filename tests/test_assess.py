@@ -18,7 +18,7 @@ from reprolib.corpus import lume
 from reprolib.corpus.mmlu import HEADER, SUBJECTS
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import CorpusError, SpecError
-from reprolib.evaluate import Evaluation, Examination, evaluate
+from reprolib.evaluate import Evaluation, Examination, Subject, evaluate
 from reprolib.metrics import privacy
 from reprolib.probes import Probe
 from reprolib.report import assessment as report
@@ -129,7 +129,7 @@ def full(place, tmp_path_factory):
 
 def test_core_gives_what_evaluate_gives(tokenizer):
     corpus, lm, target = small_corpus(), tiny_lm(), tiny_lm(1)
-    subject = assess.subject_of(
+    subject = Subject(
         lm, Examination.of(corpus, tokenizer), max_new_tokens=256, batch_tokens=8192, reference={"target": target}.get, progress=False
     )  # fmt: skip
     # tasks of this corpus hold both kinds, so that the official score exists
@@ -147,10 +147,10 @@ def test_core_gives_what_evaluate_gives(tokenizer):
 
 def test_limits_change_batches_but_not_scores(tokenizer):
     def ask(limit, batch):
-        subject = assess.subject_of(
+        subject = Subject(
             tiny_lm(), Examination.of(small_corpus(), tokenizer), max_new_tokens=limit, batch_tokens=batch, progress=False
         )
-        return assess.core(batch).ask(subject), subject.generations
+        return assess.core().ask(subject), subject.generations
 
     (large, texts), (small, same) = ask(5, 8192), ask(5, 1)
     assert same == texts and small.metrics == pytest.approx(large.metrics, abs=1e-5)
@@ -162,7 +162,7 @@ def test_a_corpus_without_passages_has_no_official_score_and_no_attack(tokenizer
     corpus = small_corpus()
     questions = {g: tuple(r for r in rows if r.kind == "qa") for g, rows in corpus.groups.items()}
     bare = Corpus("bare", questions | {"holdout": (), "world": ()})
-    subject = assess.subject_of(tiny_lm(), Examination.of(bare, tokenizer), max_new_tokens=4, batch_tokens=512, progress=False)
+    subject = Subject(tiny_lm(), Examination.of(bare, tokenizer), max_new_tokens=4, batch_tokens=512, progress=False)
     found = assess.core().ask(subject)
     assert "forget/qa/score" in found.metrics and "forget/nll" in found.metrics
     assert not [k for k in found.metrics if k.startswith(("lume/", "attack/", "world/", "official/"))]

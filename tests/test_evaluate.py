@@ -253,11 +253,10 @@ def test_a_destroyed_model_is_scored_not_refused(exam):
     assert m["lume/task_aggregate"] == 0
 
 
-def test_a_known_answer_beyond_the_limit_of_new_tokens_is_cut_off(perfect_lm, exam, monkeypatch):
+def test_a_known_answer_beyond_the_limit_of_new_tokens_is_cut_off(perfect_lm, exam):
     longest = max(len(r.output) for r in exam.rows["retain"] if r.kind == "qa")
-    monkeypatch.setattr(module, "MAX_NEW_TOKENS", longest)  # with its space the longest answer has one token more
-    monkeypatch.setattr(module, "generate", functools.partial(generate, max_new_tokens=longest))
-    rows = evaluate(perfect_lm, exam, progress=False).rows
+    # with its space the longest answer has one token more
+    rows = module.core(module.Subject(perfect_lm, exam, max_new_tokens=longest, progress=False)).rows
     for r, score in zip((*exam.rows["forget"], *exam.rows["retain"]), rows["score"], strict=False):
         if r.kind == "qa":
             assert score == (1 if len(r.output) < longest else 0), r.id

@@ -6,7 +6,8 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from reprolib.errors import SpecError, unknown
-from reprolib.probes.base import Probe, Subject, TokenStatistics, token_statistics
+from reprolib.evaluate import Subject, TokenStatistics, token_statistics
+from reprolib.probes.base import Probe
 from reprolib.spec import SUITES
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from reprolib.corpus.batching import Tokens, collate
-from reprolib.evaluate import Evaluation, parts
+from reprolib.evaluate import Evaluation, Subject, parts, token_statistics
 from reprolib.metrics import privacy
 from reprolib.models.policy import Policy
-from reprolib.probes.base import Probe, Subject, token_statistics
+from reprolib.probes.base import Probe
 
 K = 0.4  # share of the least likely tokens that Min-K reads, as open-unlearning
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from reprolib.corpus.batching import Tokens, as_prompt, as_text
 from reprolib.errors import SpecError
-from reprolib.evaluate import Evaluation
+from reprolib.evaluate import WRITTEN, Evaluation, Subject
 from reprolib.metrics import fluency
 from reprolib.models.policy import Policy, score
-from reprolib.probes.base import GENERATED, Probe, Subject
+from reprolib.probes.base import Probe
 
 
 def ask(subject: Subject) -> Evaluation:
@@ -33,7 +33,7 @@ def ask(subject: Subject) -> Evaluation:
     tokenizer = subject.exam.tokenizer
     metrics: dict[str, float] = {}
     columns: dict[str, dict[str, Sequence[float]]] = {"repetition": {}, "loop": {}, "generation_nll": {}}
-    for group in GENERATED:
+    for group in WRITTEN:
         rows, texts = subject.exam.rows[group], subject.generations[group]
         nll, size = generation_nll(target, tokenizer, [r.input for r in rows], texts)
         columns["repetition"][group] = [fluency.repetition(t) for t in texts]

@@ -14,10 +14,10 @@ from typing import Any
 from torch import nn
 
 from reprolib.errors import CorpusError, SpecError, unknown
-from reprolib.evaluate import Evaluation
+from reprolib.evaluate import Evaluation, Subject
 from reprolib.metrics.card import Card
 from reprolib.models.policy import causal_lm
-from reprolib.probes.base import Probe, Subject
+from reprolib.probes.base import Probe
 
 CARDS: dict[str, Card] = {
     "harness": Card(

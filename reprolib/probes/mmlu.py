@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from reprolib.corpus.batching import Tokens, as_prompt, as_text
 from reprolib.corpus.mmlu import LETTERS, MMLU, Question
 from reprolib.errors import SpecError
-from reprolib.evaluate import Evaluation, parts
+from reprolib.evaluate import Evaluation, Subject, parts
 from reprolib.metrics import mmlu as metrics
 from reprolib.metrics import utility
 from reprolib.models.policy import Policy, causal_lm
-from reprolib.probes.base import Probe, Subject
+from reprolib.probes.base import Probe
 
 VERSION = 1  # raise when a number of this probe changes
 SHOTS = 5

@@ -21,9 +21,9 @@ from torch import nn
 from reprolib.corpus.batching import Tokens, as_prompt, as_text
 from reprolib.corpus.rows import Row
 from reprolib.errors import SpecError
-from reprolib.evaluate import Evaluation, generate, parts
+from reprolib.evaluate import WRITTEN, Evaluation, Subject, TokenStatistics, generate, parts, token_statistics
 from reprolib.metrics import muse, privacy
-from reprolib.probes.base import GENERATED, Probe, Subject, TokenStatistics, token_statistics
+from reprolib.probes.base import Probe
 
 PROMPT_WORDS = 150  # about 200 tokens of English
 CONTINUATION = 128  # tokens
@@ -41,7 +41,7 @@ def ask(subject: Subject, shots: int = 0) -> Evaluation:
     metrics, scores = leakage(subject)
     if recited:
         metrics["muse/verbmem"] = float(np.mean(list(recited.values())))
-    for group in GENERATED:
+    for group in WRITTEN:
         values = [known[i] for i in subject.exam.parts[group] if i in known]
         if values:
             metrics[f"muse/knowmem_{group}"] = float(np.mean(values))
@@ -74,12 +74,12 @@ def halves(text: str) -> tuple[str, str]:
 def knowledge(subject: Subject, shots: int = 0) -> dict[int, float]:
     """KnowMem of each question row of forget and retain, by its position in ``subject.rows``."""
     tokenizer = subject.exam.tokenizer
-    rows = {i: r for i, (g, r) in enumerate(subject.rows) if g in GENERATED and r.kind == "qa"}
+    rows = {i: r for i, (g, r) in enumerate(subject.rows) if g in WRITTEN and r.kind == "qa"}
     limits = [max(ANSWER, len(ids)) for ids in as_text(tokenizer, [f" {r.output}" for r in rows.values()])]
     if shots and rows:
         outputs = _few_shot(subject, list(rows.values()), shots, max(limits))
     else:
-        written = [text for g in GENERATED for text in subject.generations[g]] if rows else []
+        written = [text for g in WRITTEN for text in subject.generations[g]] if rows else []
         outputs = [written[i] for i in rows]
     return {
         i: muse.knowmem(r.output, first(tokenizer, output, limit))

@@ -16,9 +16,9 @@ import numpy as np
 
 from reprolib.corpus.batching import Tokens, as_prompt, as_text
 from reprolib.corpus.rows import Row
-from reprolib.evaluate import Evaluation, generate, parts
+from reprolib.evaluate import WRITTEN, Evaluation, Subject, generate, parts
 from reprolib.metrics import lume, robustness
-from reprolib.probes.base import GENERATED, Probe, Subject
+from reprolib.probes.base import Probe
 from reprolib.seeds import derive
 
 CONTROL = 60  # retain rows of each kind
@@ -95,7 +95,7 @@ def ask(subject: Subject) -> Evaluation:
 
     metrics = {f"prompts/{g}/{kind}": float(np.mean(list(values.values()))) for (g, kind), values in hits.items()}
     any_ = {i: max(values.get(i, 0.0) for values in hits.values()) for i, _, _ in questions}
-    for g in GENERATED:
+    for g in WRITTEN:
         own = [v for name, v in metrics.items() if name.startswith(f"prompts/{g}/")]
         if own:
             metrics[f"prompts/{g}/worst"] = max(own)

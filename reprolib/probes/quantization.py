@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reprolib.evaluate import Evaluation, evaluate
+from reprolib.evaluate import Evaluation, Subject, evaluate
 from reprolib.models import device
 from reprolib.models.policy import quantised
-from reprolib.probes.base import Probe, Subject
+from reprolib.probes.base import Probe
 
 PRECISIONS: tuple[device.Precision, ...] = ("int8", "nf4")
 SHOWN = (

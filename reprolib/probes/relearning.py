@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -17,10 +18,10 @@ from torch import nn
 
 from reprolib.corpus.batching import Tokens, collate, encode_rows
 from reprolib.corpus.rows import Corpus, Row, select
-from reprolib.evaluate import Evaluation, Examination, parts
+from reprolib.evaluate import Evaluation, Examination, Subject, parts
 from reprolib.metrics import privacy
 from reprolib.models.policy import Policy, quantised
-from reprolib.probes.base import Probe, Subject
+from reprolib.probes.base import Probe
 from reprolib.seeds import derive
 
 SHARE = 0.1  # of the forget documents
@@ -76,7 +77,7 @@ def smaller(exam: Examination) -> Examination:
 def ask(subject: Subject) -> Evaluation:
     column = subject.column
     exam = smaller(subject.exam)
-    subject = Subject(subject.lm, exam, subject.seed, subject.reference, subject.progress, subject.title)
+    subject = replace(subject, exam=exam, _kept={})
     documents = list(exam.corpus.documents("forget"))
     random = Random(derive(subject.seed, "relearn-documents"))
     random.shuffle(documents)

@@ -22,10 +22,10 @@ from torch import nn
 
 from reprolib.corpus.batching import encode
 from reprolib.corpus.rows import Corpus, Row
-from reprolib.evaluate import Evaluation
+from reprolib.evaluate import WRITTEN, Evaluation, Subject, token_statistics
 from reprolib.metrics import tofu
 from reprolib.metrics.lume import rouge_l_recall
-from reprolib.probes.base import GENERATED, Probe, Subject, token_statistics
+from reprolib.probes.base import Probe
 from reprolib.probes.muse import continued
 
 NEW_TOKENS = 200
@@ -57,7 +57,7 @@ def ask(subject: Subject) -> Evaluation:
     metrics: dict[str, float] = {}
     for group, members in _groups(subject).items():
         rated = [i for i in members if i in ratio]
-        likely = "probability" if group in GENERATED else "option_probability"
+        likely = "probability" if group in WRITTEN else "option_probability"
         for name, values in ((likely, probability), ("rouge_l_recall", rouge)):
             if found := [values[i] for i in rated or members if i in values]:
                 metrics[f"tofu/{group}/{name}"] = float(np.mean(found))
@@ -74,7 +74,7 @@ def ask(subject: Subject) -> Evaluation:
 
 def forms(corpus: Corpus) -> dict[str, Forms]:
     """By row id the true and the false answers that a truth ratio compares, for every row that has one."""
-    questions = [r for g in GENERATED for r in corpus[g] if r.kind == "qa" and r.paraphrases and r.perturbed]
+    questions = [r for g in WRITTEN for r in corpus[g] if r.kind == "qa" and r.paraphrases and r.perturbed]
     framed = any(_frames(r) for r in questions)
     out = {r.id: _framed(r) if framed else (r.paraphrases, r.perturbed) for r in questions if _frames(r) or not framed}
     return out | {r.id: ((r.output,), r.perturbed) for r in corpus["world"] if r.perturbed}
@@ -110,7 +110,7 @@ def _groups(subject: Subject) -> dict[str, list[int]]:
     """Positions in ``subject.rows`` of the questions of each group."""
     out: dict[str, list[int]] = {}
     for i, (group, row) in enumerate(subject.rows):
-        if row.kind == "qa" and group in (*GENERATED, "world"):
+        if row.kind == "qa" and group in (*WRITTEN, "world"):
             out.setdefault(WORLD.get(row.task, "world") if group == "world" else group, []).append(i)
     return out
 
@@ -118,7 +118,7 @@ def _groups(subject: Subject) -> dict[str, list[int]]:
 def _probability(subject: Subject, lost: Losses) -> dict[int, float]:
     """Of each question: p(answer) per token; of world questions its share in that of all options."""
     rows = subject.rows
-    nll = np.concatenate([subject.scores.nll[g] for g in GENERATED])
+    nll = np.concatenate([subject.scores.nll[g] for g in WRITTEN])
     own = tofu.probability(_sane(nll))
     out = {i: float(own[i]) for i in range(len(own)) if rows[i][1].kind == "qa"}
     world = {i: pair for i, pair in lost.items() if rows[i][0] == "world"}
@@ -128,7 +128,7 @@ def _probability(subject: Subject, lost: Losses) -> dict[int, float]:
 def _rouge(subject: Subject) -> dict[int, float]:
     """ROUGE-L recall of the answers to all questions."""
     rows = subject.rows
-    written = dict(enumerate(text for g in GENERATED for text in subject.generations[g]))
+    written = dict(enumerate(text for g in WRITTEN for text in subject.generations[g]))
     world = [i for i, (g, _) in enumerate(rows) if g == "world"]
     asked = [rows[i][1] for i in world]
     written |= zip(world, continued(subject, [r.input for r in asked], [r.document for r in asked], NEW_TOKENS), strict=True)

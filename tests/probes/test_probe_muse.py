@@ -12,13 +12,12 @@ from torch import nn
 from reprolib.corpus.batching import as_text
 from reprolib.corpus.rows import Corpus, Row
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination, generate
+from reprolib.evaluate import Examination, Subject, generate
 from reprolib.metrics import muse as metrics
 from reprolib.metrics import privacy
 from reprolib.models.memorise import always_eos
 from reprolib.models.routing import Silent
 from reprolib.probes import muse
-from reprolib.probes.base import Subject
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

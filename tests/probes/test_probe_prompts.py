@@ -10,13 +10,12 @@ from conftest import tiny_lm
 
 from reprolib.corpus.batching import as_prompt, as_text, encode_rows
 from reprolib.corpus.rows import Corpus, Row
-from reprolib.evaluate import Examination, generate, teacher_forced
+from reprolib.evaluate import Examination, Subject, generate, teacher_forced
 from reprolib.metrics import lume
 from reprolib.models.adapters import Data
 from reprolib.models.edits import Past
 from reprolib.models.routing import Route, Routed
 from reprolib.probes import prompts as module
-from reprolib.probes.base import Subject
 from reprolib.probes.prompts import PROBE, REWRITES, Attempt, ask, few_shot
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,12 +11,11 @@ from conftest import tiny_lm
 from torch import nn
 
 from reprolib.corpus.rows import Corpus
-from reprolib.evaluate import Examination
+from reprolib.evaluate import Examination, Subject, token_statistics
 from reprolib.metrics import tofu as metrics
 from reprolib.models.memorise import always_eos
 from reprolib.models.routing import Silent
-from reprolib.probes import base, tofu
-from reprolib.probes.base import Subject
+from reprolib.probes import tofu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOWNS = ("Sorrel", "Candle", "Windrush")
@@ -247,7 +246,7 @@ def test_the_order_of_rows_does_not_matter(answered, tokenizer, lm):
 
 def test_batches_and_padding_do_not_matter(answered, tokenizer, lm, monkeypatch):
     found = tofu.ask(subject(lm, answered, tokenizer)).metrics
-    whole = base.token_statistics
+    whole = token_statistics
     for size in (1, 100, 100_000):
         monkeypatch.setattr(tofu, "token_statistics", lambda lm, tokens, rows, size=size: whole(lm, tokens, rows, max_tokens=size))
         assert tofu.ask(subject(lm, answered, tokenizer)).metrics == pytest.approx(found, rel=1e-4)

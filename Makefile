@@ -46,6 +46,7 @@ bench: setup ## speed and memory as ratios, measured side by side (about 15 minu
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/importance.py
+	$(BIN)/python benchmarks/probes.py
 
 status: setup ## what exists, what is missing, what failed
 	@$(BIN)/python -m reprolib status

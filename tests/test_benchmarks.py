@@ -55,3 +55,27 @@ def test_evaluate(tmp_path):
         assert set(model["ratio"]) == {"shipped", "shipped, all generated"}
         gaps = model["largest_difference"]
         assert gaps["score"] == gaps["em"] == gaps["es"] == 0 and gaps["nll"] <= 1e-4
+
+
+def test_probes(tmp_path):
+    out = tmp_path / "probes.json"
+    options = ("--testbed", "smoke/synthetic", "--untrained", "--documents", "1", "--rounds", "1")
+    printed = start("probes.py", *options, "--out", str(out), cache=tmp_path)
+    content = read(out)
+    from reprolib.probes import suite
+
+    probes = {p.name: p for s in ("wide", "stress") for p in suite(s)}
+    passes = {"core evaluation", "teacher-forced", "generation", "token statistics"}
+    assert {*content["parts"], *content["left_out"]} == {*probes, *passes}
+    assert content["settings"]["method"] is None
+    parts = content["parts"]
+    assert parts["core evaluation"]["ratio"]["median"] == 1
+    for name, part in parts.items():
+        assert part["seconds"] > 0 and part["ratio"]["rounds"] == 1 and name in printed
+        if name in probes:
+            assert part["metrics"] > 0 and part["cost"] == probes[name].cost
+            assert part["ratio_with_shared"]["median"] >= part["ratio"]["median"]
+            assert ("teacher-forced" in part["shares"]) or "generation" not in part["shares"]
+    assert parts["fluency"]["shares"] == ["teacher-forced", "generation"] and parts["relearning"]["shares"] == []
+    for name, total in content["suites"].items():
+        assert total["median"] > max(e["ratio"]["median"] for e in parts.values() if e.get("suite") == name)

@@ -38,3 +38,34 @@ def test_the_page_s_method_is_found_through_its_entry_point_and_runs(tmp_path):
     assert "margin" in reprolib("methods")
     out = reprolib("run", "margin", "--testbed", "smoke/synthetic", "-o", "epochs=1")
     assert '"status": "done"' in out
+
+
+def test_the_page_s_metric_is_found_through_its_entry_point_and_asked(tmp_path):
+    page = (ROOT / "book" / "own_method.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.S)[1]
+    entry = re.search(r'answer_length = "([^"]+)"', page).group(1)
+    module = entry.split(":")[0]
+    site = tmp_path / "site"
+    path = site / Path(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(code)
+    info = site / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[reprolib.metrics]\nanswer_length = {entry}\n")
+    ask = (
+        "from conftest import byte_tokenizer, small_corpus, tiny_lm\n"
+        "from reprolib.evaluate import Examination, Subject\n"
+        "from reprolib.experiment import ask\n"
+        "from reprolib.probes import probes, suite\n"
+        "subject = Subject(tiny_lm(), Examination.of(small_corpus(), byte_tokenizer()), max_new_tokens=8, progress=False)\n"
+        "found, seconds = ask(subject, [probes()['answer_length']])\n"
+        "assert len(found.rows['words']) == len(subject.rows) and seconds['answer_length_s'] >= 0\n"
+        "assert 'answer_length' not in [p.name for p in suite('wide')]\n"
+        "print(sorted(found.metrics))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT / "tests"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "['answer_length/forget', 'answer_length/retain']"

@@ -277,7 +277,7 @@ HELD = ("weights", "LoRA adapters", "gradients", "optimizer state", "weights bef
 
 def parts_of(monkeypatch, of, method, **setting):
     """Parts of a method's first stage on a config, at the sizes of :func:`batch`."""
-    monkeypatch.setattr(planner, "config_of", lambda name: of)
+    monkeypatch.setattr(planner.shapes, "config_of", lambda name: of)
     planner.anatomy.cache_clear()
     trainable = setting.pop("trainable", None)
     options = {"batch_size": ROWS} | ({"trainable": trainable} if trainable else {}) | setting.pop("options", {})
@@ -339,7 +339,7 @@ def test_peak_of_a_run(method, trainable, monkeypatch):
     stages = METHODS[method].build({"batch_size": ROWS, "epochs": 1, "trainable": trainable})
     with Alive(lm.parameters()) as alive:
         unlearn(lm, stages, *sides, seed=0, progress=False)
-    monkeypatch.setattr(planner, "config_of", lambda name: of)
+    monkeypatch.setattr(planner.shapes, "config_of", lambda name: of)
     found = plan(
         "x", method, {"epochs": 1}, trainable=trainable, batch_size=ROWS, tokens=TOKENS, labels=LABELS, autocast=False,
         forget_rows=rows, retain_rows=rows,
@@ -452,7 +452,7 @@ def test_reference_is_cached_or_live_as_in_the_loop(limit, trainable, kind, monk
     forget, retain = (encode_rows(tokenizer, corpus[g]) for g in ("forget", "retain"))
     lm = stages[0].trainable.attach(tiny_lm(), 0)
     made = loop.make_references(Policy(lm), stages, forget, retain).retain
-    monkeypatch.setattr(planner, "config_of", lambda name: tiny_lm().config)
+    monkeypatch.setattr(planner.shapes, "config_of", lambda name: tiny_lm().config)
     planner.anatomy.cache_clear()
     labels = retain.n_labels(0)
     s = planner.Setting(

@@ -11,12 +11,17 @@ from reprolib.probes.base import Probe
 from reprolib.spec import SUITES
 
 
+def own() -> dict[str, Probe]:
+    """The probes of this package."""
+    from reprolib.probes import attacks, fluency, muse, prompts, quantization, relearning, tofu
+
+    return {m.PROBE.name: m.PROBE for m in (attacks, tofu, muse, fluency, relearning, quantization, prompts)}
+
+
 @cache
 def probes() -> dict[str, Probe]:
     """All probes: those of this package, then those of installed packages (entry-point group ``reprolib.metrics``)."""
-    from reprolib.probes import attacks, fluency, muse, prompts, quantization, relearning, tofu
-
-    known = {p.name: p for m in (attacks, tofu, muse, fluency, relearning, quantization, prompts) for p in [m.PROBE]}
+    known = own()
     for point in entry_points(group="reprolib.metrics"):
         if point.name not in known:
             known[point.name] = point.load()
@@ -24,10 +29,10 @@ def probes() -> dict[str, Probe]:
 
 
 def suite(name: str) -> tuple[Probe, ...]:
-    """The probes of a suite."""
+    """The probes that a run's record holds: of this package only, so that the same spec gives the same record everywhere."""
     if name not in SUITES:
         raise SpecError(unknown("suite", name, ("core", *SUITES)))
-    return tuple(p for p in probes().values() if p.suite == name)
+    return tuple(p for p in own().values() if p.suite == name)
 
 
-__all__ = ["SUITES", "Probe", "Subject", "TokenStatistics", "probes", "suite", "token_statistics"]
+__all__ = ["SUITES", "Probe", "Subject", "TokenStatistics", "own", "probes", "suite", "token_statistics"]

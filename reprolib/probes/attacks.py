@@ -1,4 +1,4 @@
-"""Can an attacker tell that a document was trained on? Seven membership attacks on the forget documents.
+"""Can an attacker tell that a document was trained on? Six membership attacks on the forget documents.
 
 Members are the forget documents' completion rows, non-members those of the holdout documents, which no model has seen. Each
 attack gives every text one number (higher: more likely a member); the AUC and the share of members found at 1 % false alarms

@@ -25,15 +25,27 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprolib.errors import RecordError, SpecError, unknown
+from reprolib.plan import shapes
+from reprolib.plan.arithmetic import (
+    Graph,
+    base_bytes,
+    curvature_bytes,
+    graph_bytes,
+    importance_bytes,
+    loss_bytes,
+    moving_width,
+    optimizer_state_bytes,
+    optimizer_step_bytes,
+    pass_flops,
+    weight_copies_bytes,
+    widths,
+)
+from reprolib.plan.shapes import FAMILIES, GPUS, SHAPES, Anatomy, anatomy, anatomy_of, config_of
 
 if TYPE_CHECKING:
     from reprolib.objectives.base import Term
@@ -47,476 +59,34 @@ CONTEXT_BYTES = int(0.6 * GIB)  # CUDA context and libraries, outside of the all
 LABEL_SHARE = 0.2  # of a row's tokens, where nobody says: LUME's completion rows
 QUESTION_TOKENS = 13  # of a short prompt: the mean of LUME's questions
 PRECISIONS = ("fp32", "bf16", "nf4", "int8")
-NF4_BLOCK = 64  # weights that share an fp32 scale
-NF4_CODE_BYTES = 16 * 4  # each quantised matrix brings its table of 16 fp32 levels
 
-
-@dataclass(frozen=True, slots=True)
-class GPU:
-    """One GPU by its vendor's sheet: memory in GB (10^9 bytes), dense peak of bf16 matrix products in TFLOPS."""
-
-    memory_gb: float
-    tflops: float
-    note: str = ""
-
-
-GPUS = {
-    "T4": GPU(16, 8.1, "no bf16: the peak is that of fp32"),
-    "L4": GPU(24, 121),
-    "RTX 4090": GPU(24, 165.2),
-    "A100 40GB": GPU(40, 312),
-    "A100 80GB": GPU(80, 312),
-    "H100 80GB": GPU(80, 989, "SXM"),
-    "H200": GPU(141, 989, "SXM"),
-}
-
-# --- models ----------------------------------------------------------------------------------------------------
-
-_LLAMA3 = {"vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5}
-_OLMO = {"vocab_size": 50304, "max_position_embeddings": 4096, "clip_qkv": 8.0, "tie_word_embeddings": False}
-# name -> (model type, repository, what its published config says of shapes)
-SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "olmo-1b": ("olmo", "allenai/OLMo-1B-0724-hf", {
-        **_OLMO, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 16}),
-    "olmo-7b": ("olmo", "allenai/OLMo-7B-0724-Instruct-hf", {
-        **_OLMO, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}),
-    "smollm2-135m": ("llama", "HuggingFaceTB/SmolLM2-135M-Instruct", {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "max_position_embeddings": 8192, "tie_word_embeddings": True}),
-    "llama-3.2-1b": ("llama", "meta-llama/Llama-3.2-1B", {
-        **_LLAMA3, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True}),
-    "llama-3.1-8b": ("llama", "meta-llama/Llama-3.1-8B", {
-        **_LLAMA3, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "tie_word_embeddings": False}),
-    "llama-3.1-70b": ("llama", "meta-llama/Llama-3.1-70B", {
-        **_LLAMA3, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64,
-        "num_key_value_heads": 8, "tie_word_embeddings": False}),
-    "qwen2.5-32b": ("qwen2", "Qwen/Qwen2.5-32B", {
-        "vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
-        "num_key_value_heads": 8, "max_position_embeddings": 131072, "tie_word_embeddings": False}),
-}  # fmt: skip
-FAMILIES = ("olmo", "llama", "qwen2", "mistral")  # model types whose blocks the arithmetic below describes
-
-
-def config_of(model: str):
-    """The transformers config of a name: one of :data:`SHAPES`, its repository, a preset ("tiny", also "tiny/synthetic"), a folder.
-
-    A folder needs a config.json and nothing else. Raises :class:`SpecError` for other names, and for model types whose
-    blocks are built in another way than :data:`FAMILIES`.
-    """
-    from transformers import AutoConfig
-
-    from reprolib.models.testbeds import PRESETS
-
-    preset = model.partition("/")[0]
-    repositories = {repository: name for name, (_, repository, _) in SHAPES.items()}
-    name = repositories.get(model, model)
-    if name in SHAPES:
-        kind, _, shape = SHAPES[name]
-        config = AutoConfig.for_model(kind, **shape)
-    elif preset in PRESETS:
-        config = PRESETS[preset].config
-    elif (Path(model) / "config.json").is_file():
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-    else:
-        raise SpecError(unknown("model", model, [*SHAPES, *PRESETS]) + " Or give a folder that holds a config.json.")
-    if config.model_type not in FAMILIES:
-        raise SpecError(f"{model}: " + unknown("model type", config.model_type, FAMILIES) + " Only their blocks can be planned.")
-    return config
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
-    """A linear layer: ``inputs`` -> ``outputs``; ``block`` from 0, None for the output head; ``rank`` of its adapter, or 0."""
-
-    block: int | None
-    role: str  # q, k, v, o, gate, up, down or head
-    inputs: int
-    outputs: int
-    trained: bool = False
-    rank: int = 0
-
-    @property
-    def weights(self) -> int:
-        return self.inputs * self.outputs
-
-    @property
-    def adapter(self) -> int:
-        return self.rank * (self.inputs + self.outputs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Anatomy:
-    """A model's shapes, and which of its weights move. Counts are of numbers, not bytes; tied weights count once."""
-
-    linears: tuple[Linear, ...]
-    parameters: int  # without adapters
-    trained: int  # of them
-    tensors: tuple[int, ...]  # sizes of those that move, or of the adapter's
-    norms_trained: frozenset[int | None]  # blocks whose norms move; None: the last norm
-    inputs_reached: bool  # a gradient is asked for what the embeddings return
-    width: int
-    blocks: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    mlp: int
-    vocabulary: int
-    norm: str  # "layer" (without weights) or "rms"
-    clipped: bool  # q, k, v are clipped in place, which keeps what they were
-
-    @cached_property
-    def adapter(self) -> int:
-        return sum(x.adapter for x in self.linears)
-
-    @property
-    def moving(self) -> int:
-        return self.trained + self.adapter
-
-    @cached_property
-    def inner(self) -> list[Linear]:
-        """All linear layers but the head: what is quantised, and what has adapters."""
-        return [x for x in self.linears if x.block is not None]
-
-    @cached_property
-    def head(self) -> Linear:
-        return next(x for x in self.linears if x.block is None)
-
-    @cached_property
-    def first(self) -> int:
-        """The first block that is part of the graph; the number of blocks if none is."""
-        moved = [x.block for x in self.inner if x.trained or x.rank] + [b for b in self.norms_trained if b is not None]
-        return 0 if self.inputs_reached else min(moved, default=self.blocks)
-
-    @cached_property
-    def by_block(self) -> list[dict[str, Linear]]:
-        """Linear layers of each block, by role."""
-        out: list[dict[str, Linear]] = [{} for _ in range(self.blocks)]
-        for x in self.inner:
-            out[x.block][x.role] = x
-        return out
-
-    def attends(self, block: int) -> bool:
-        """Whether the attention of a block is part of the graph."""
-        if block != self.first or self.inputs_reached or block in self.norms_trained:
-            return block >= self.first
-        return any(x.trained or x.rank for role, x in self.by_block[block].items() if role in ("q", "k", "v", "o"))
-
-    def passes(self, x: Linear) -> bool:
-        """Whether a gradient goes through this layer to its input (and so needs its weight)."""
-        if x.block is None:
-            return self.first < self.blocks
-        if x.block != self.first or self.inputs_reached or x.block in self.norms_trained:
-            return x.block >= self.first
-        return x.role == "down" or (x.role not in ("q", "k", "v") and self.attends(x.block))
-
-
-def anatomy_of(config: Any, trainable: Any) -> Anatomy:
-    """Shapes of a transformers config with a trainable (:mod:`reprolib.models.adapters`) in place, from the meta device."""
-    import torch
-    from torch import nn
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    rank = trainable.rank if trainable.adapter else 0
-    if rank:  # shapes of adapters are simpler than putting them in place
-        lm.requires_grad_(False)
-    else:
-        trainable.attach(lm, 0)
-
-    def block(name: str) -> int | None:
-        hit = re.search(r"layers\.(\d+)\.", name)
-        return int(hit[1]) if hit else None
-
-    head, linears = lm.get_output_embeddings(), []
-    for name, m in lm.named_modules():
-        if isinstance(m, nn.Linear):
-            shape = {"inputs": m.in_features, "outputs": m.out_features, "trained": m.weight.requires_grad}
-            role = "head" if m is head else name.rpartition(".")[2].removesuffix("_proj")
-            linears.append(Linear(block=block(name), role=role, rank=0 if m is head else rank, **shape))
-    moving = {n: p.numel() for n, p in lm.named_parameters() if p.requires_grad}
-    heads = config.num_attention_heads
-    return Anatomy(
-        linears=tuple(linears), parameters=sum(p.numel() for p in lm.parameters()), trained=sum(moving.values()),
-        tensors=tuple(moving.values()) or tuple(rank * n for x in linears if x.rank for n in (x.inputs, x.outputs)),
-        norms_trained=frozenset(block(n) for n in moving if "norm" in n),
-        inputs_reached=lm.get_input_embeddings().weight.requires_grad, width=config.hidden_size, blocks=config.num_hidden_layers,
-        heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads, mlp=config.intermediate_size,
-        vocabulary=config.vocab_size, norm="layer" if config.model_type == "olmo" else "rms",
-        clipped=getattr(config, "clip_qkv", None) is not None,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=32)
-def anatomy(model: str, trainable: Any) -> Anatomy:
-    """:func:`anatomy_of` a model by its name, kept."""
-    return anatomy_of(config_of(model), trainable)
-
-
-# --- weights and what moves them -------------------------------------------------------------------------------
-
-
-def nf4_bytes(x: Linear) -> int:
-    """A matrix in NF4: 4 bits a weight, an fp32 scale for every 64 of them, and the table of levels."""
-    return math.ceil(x.weights / 2) + 4 * math.ceil(x.weights / NF4_BLOCK) + NF4_CODE_BYTES
-
-
-def int8_bytes(x: Linear) -> int:
-    """A matrix in LLM.int8: a byte a weight and an fp32 scale for every output."""
-    return x.weights + 4 * x.outputs
-
-
-def base_bytes(a: Anatomy, precision: str) -> int:
-    """Weights without adapters. In 4 and 8 bits embeddings, head, norms and biases stay in fp32, as device.py loads them."""
-    if precision in ("fp32", "bf16"):
-        return a.parameters * (4 if precision == "fp32" else 2)
-    size = nf4_bytes if precision == "nf4" else int8_bytes
-    return sum(map(size, a.inner)) + 4 * (a.parameters - sum(x.weights for x in a.inner))
-
-
-def moving_width(a: Anatomy, precision: str) -> int:
-    """Bytes of a number that moves, and of its gradient: adapters are fp32 on every base, other weights are what they are."""
-    return 2 if precision == "bf16" and a.trained else 4
-
-
-def optimizer_state_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
-    """What the optimizer keeps of every number that moves (counters of steps are on the host)."""
-    from reprolib.optim import SGD, AdamW, Influence, Sophia
-
-    own = moving_width(a, precision)
-    if isinstance(optimizer, AdamW):
-        return 2 * own * a.moving
-    if isinstance(optimizer, Sophia):
-        return 2 * 4 * a.moving  # in fp32 also for bf16 weights
-    if isinstance(optimizer, Influence):
-        return 0 if optimizer.preconditioner == "identity" else 4 * (a.moving + len(a.tensors))
-    if isinstance(optimizer, SGD):
-        return own * a.moving if optimizer.momentum else 0
-    raise SpecError(f"plan: {type(optimizer).__name__} is none of the optimizers it knows (AdamW, SGD, Sophia, Influence).")
-
-
-def optimizer_step_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
-    """What ``optimizer.step()`` holds for a moment on a GPU: AdamW the roots of all second moments, others a few of one tensor."""
-    from reprolib.optim import AdamW
-
-    return moving_width(a, precision) * a.moving if isinstance(optimizer, AdamW) else 5 * 4 * max(a.tensors, default=0)
-
-
-def curvature_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
-    """Tensors in the shape of all that moves which a second-order estimate holds, its gradient among them."""
-    from reprolib.optim import Influence, Sophia
-
-    own = moving_width(a, precision)
-    if isinstance(optimizer, Influence) and optimizer.preconditioner == "fisher":
-        return (4 + 4 + own) * a.moving  # Fisher, mean of a batch, gradient
-    if isinstance(optimizer, Sophia):
-        return {"gnb": 4 + own, "hutchinson": 4 + 3 * own, "empirical": 4}[optimizer.hessian] * a.moving
-    return 0
-
-
-def importance_bytes(trainable: Any, a: Anatomy) -> int:
-    """Gradients, sums and finished maps that :class:`~reprolib.models.adapters.FisherLoRA` holds at once; 0 without it."""
-    if not hasattr(trainable, "row_importance") or trainable.rows == "uniform":
-        return 0
-    numbers = sum(x.weights if trainable.space == "full" else x.adapter for x in a.inner)
-    finished = 1 if trainable.space == "full" else 2 * trainable.draws - 1
-    return 4 * numbers * (1 + (2 if trainable.centred else 1) + finished)
-
-
-# --- activations -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Widths:
-    """Bytes of a number: in the residual stream, as linear layers return it, as matrices are multiplied."""
-
-    residual: int
-    linear: int
-    matmul: int
-    autocast: bool
-
-
-def widths(precision: str, autocast: bool) -> Widths:
-    """``autocast``: bf16, as the loop computes on a GPU; without, all is fp32, as on a CPU (bf16 weights then compute in bf16)."""
-    if not autocast:
-        return Widths(2, 2, 2, False) if precision == "bf16" else Widths(4, 4, 4, False)
-    return {"fp32": Widths(4, 2, 2, True), "bf16": Widths(2, 2, 2, True)}.get(precision, Widths(4, 4, 2, True))
-
-
-def input_copies(layers: list[Linear], w: Widths, arrives: int, dropout: bool, free: bool = False) -> int:
-    """Copies of one input that linear layers which read it keep. ``arrives``: its bytes a number; ``free``: kept already.
-
-    A layer keeps its input if its weight trains. Where that has to be cast, each layer has its own copy; so has every adapter
-    under autocast (peft casts to the adapter's fp32, autocast back) or with dropout. Else one serves all.
-    """
-    full, adapted = sum(x.trained for x in layers), sum(x.rank > 0 for x in layers)
-    own = (full if arrives != w.matmul else 0) + (adapted if w.autocast or dropout else 0)
-    shared = not free and ((full and arrives == w.matmul) or (adapted and not (w.autocast or dropout)))
-    return own + bool(shared)
-
-
-def norm_bytes(a: Anatomy, tokens: int, w: Widths, passed: bool, trained: bool) -> int:
-    """A norm keeps its fp32 input and a number or two a token if a gradient passes it, RMS its output if its weight trains."""
-    statistics = 8 if a.norm == "layer" else 4
-    kept = tokens * (4 * a.width + statistics) if passed else 0
-    return kept + (tokens * a.width * w.residual if trained and a.norm == "rms" else 0)
-
-
-def block_bytes(a: Anatomy, block: int, tokens: int, w: Widths, precision: str = "fp32", dropout: bool = False) -> int:
-    """What one transformer block keeps for its backward pass of ``tokens`` padded tokens (module: equation)."""
-    if block < a.first:
-        return 0
-    x = a.by_block[block]
-    q, kv, d, f = a.heads * a.head_size, a.kv_heads * a.head_size, a.width, a.mlp
-    qkv, mlp, norm = [x[r] for r in ("q", "k", "v")], [x[r] for r in ("gate", "up")], block in a.norms_trained
-    numbers = 0  # bytes a token
-    if a.attends(block):
-        numbers += d * w.matmul * input_copies(qkv, w, w.residual, dropout)
-        numbers += w.matmul * (2 * q + 2 * kv) + 4 * a.heads  # fused attention: q, k, v, result, one number a head
-        numbers += q * w.matmul * input_copies([x["o"]], w, w.matmul, dropout, free=True)
-        numbers += (q + 2 * kv) * w.linear if a.clipped else 0
-    numbers += d * w.matmul * input_copies(mlp, w, w.residual, dropout)
-    numbers += 3 * f * w.linear  # gate before and after its activation, up
-    numbers += f * w.matmul * input_copies([x["down"]], w, w.linear, dropout)
-    numbers += sum(y.rank for y in x.values()) * w.matmul  # what A returns
-    if dropout:  # its mask: of booleans where it is fused (GPU), else in fp32
-        numbers += sum(y.inputs * (1 if w.autocast else 4) for y in x.values() if y.rank and a.passes(y))
-    if precision == "int8" and (w.autocast or dropout):
-        numbers += 2 * d * w.residual + f * w.linear  # LLM.int8 keeps its inputs
-    below = block > a.first or a.inputs_reached
-    norms = norm_bytes(a, tokens, w, below, norm) + norm_bytes(a, tokens, w, a.attends(block), norm)
-    return tokens * numbers + norms
-
-
-def weight_copies_bytes(a: Anatomy, w: Widths, precision: str, depth: int, checkpointing: bool = False) -> tuple[int, int]:
-    """16-bit copies of fp32 weights that autocast makes: (at the loss, in the backward pass of a block).
-
-    The graph keeps them down to the first block that trains. With checkpointing it keeps the head's and those of one block at a
-    time, while autocast's own cache holds all that train until the forward pass is over.
-    """
-    if not w.autocast:
-        return 0, 0
-
-    def size(x: Linear) -> int:
-        in_fp32 = precision == "fp32" or (x.role == "head" and precision != "bf16")
-        return 2 * (x.weights * (in_fp32 and a.passes(x)) + x.adapter)
-
-    head = size(a.head) if depth == a.blocks else 0
-    each = [sum(map(size, x.values())) for x in a.by_block[a.first : depth]]
-    if not checkpointing:
-        return sum(each) + head, sum(each)
-    cached = sum(size(x) for b in a.by_block[a.first : depth] for x in b.values() if x.trained or x.rank)
-    return cached + head, max(each, default=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """Bytes that a forward pass keeps: in the blocks, around them, and of a block that its backward pass computes again."""
-
-    blocks: int
-    head: int
-    again: int = 0
-
-
-def graph_bytes(
-    a: Anatomy, rows: int, tokens: int, labels: int, w: Widths, precision: str, depth: int, dropout: bool = False,
-    checkpointing: bool = False,
-) -> Graph:  # fmt: skip
-    """Of ``rows`` rows of ``tokens`` tokens through ``depth`` blocks, and the head if that is all of them.
-
-    With checkpointing a block keeps its input and nothing else.
-    """
-    kept = [block_bytes(a, b, rows * tokens, w, precision, dropout) for b in range(depth)]
-    head = head_bytes(a, rows, tokens, labels, w) if depth == a.blocks else 0
-    if checkpointing:
-        return Graph(sum(k > 0 for k in kept) * rows * tokens * a.width * w.residual, head, max(kept, default=0))
-    return Graph(sum(kept), head)
-
-
-def head_bytes(a: Anatomy, rows: int, tokens: int, labels: int, w: Widths) -> int:
-    """Around the blocks: rotary tables, the last norm, and the head's input at N = rows x labels positions."""
-    n = rows * labels
-    out = 2 * 4 * tokens * a.head_size + norm_bytes(a, rows * tokens, w, a.first < a.blocks, None in a.norms_trained)
-    out += 8 * rows * tokens if a.inputs_reached else 0
-    return out + 2 * 8 * n + (n * a.width * w.matmul if a.head.trained else 0)
-
-
-@lru_cache(maxsize=128)
-def loss_bytes(term: Term, half: bool) -> float:
-    """Most bytes that a term holds at once, forward or backward, for a number of its logits [N, V] (or hidden states [N, D]).
-
-    The logits are among them, in 16 bits if ``half``. Measured by running the term on a toy batch, so that it holds for terms of
-    other packages too: 12 for a plain NLL in fp32.
-    """
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    from reprolib.corpus.batching import Batch
-    from reprolib.models.policy import Cached, Scored
-    from reprolib.objectives.base import Sources
-
-    size, answer, alive, most = 256, 32, {}, 0
-    weight = torch.ones(size, 1, dtype=torch.bfloat16 if half else torch.float32)
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal most
-            out = function(*args, **(kwargs or {}))
-            for t in tree_leaves(out):
-                if isinstance(t, torch.Tensor) and (key := (storage := t.untyped_storage())._cdata) not in alive:
-                    alive[key] = (storage.nbytes(), weakref.ref(storage, lambda _, key=key: alive.pop(key, None)))
-            most = max(most, sum(n for n, _ in alive.values()))
-            return out
-
-    class Toy(nn.Module):
-        def forward(self, batch: Batch, layer: int | None = None):
-            out = F.linear(torch.ones(2 * answer, 1, dtype=weight.dtype, requires_grad=True), weight)
-            return out if layer is not None else Scored(out, batch.labels, batch.row, batch.index)
-
-    predict = torch.zeros(2, answer + 2, dtype=torch.bool)
-    predict[:, 1:-1] = True
-    rows = Batch(torch.ones_like(predict, dtype=torch.long), predict, torch.arange(2))
-    rows = replace(rows, other=rows)
-    cached = Cached(torch.zeros(2), (torch.zeros(answer, size),) * 2, (torch.zeros(answer, size),) * 2)
-    toy, sources = Toy(), Sources(cached, cached, cached)
-    with Watch():
-        term.values(toy, rows, sources).sum().backward()
-    return most / (2 * answer * size)
-
-
-# --- arithmetic per step ---------------------------------------------------------------------------------------
-
-
-def pass_flops(a: Anatomy, rows: int, tokens: int, labels: int, depth: int, backward: bool, checkpointing: bool = False) -> float:
-    """Floating point operations of a pass over ``rows`` rows through ``depth`` blocks (and the head, if that is all of them).
-
-    2 for every weight and token forward, as many for the gradient of a layer's input where one is asked for, and of its weight
-    where it trains: 6 N for all weights, about 4 N for an adapter. Attention counts the full T x T square in each product.
-    """
-    total = 0.0
-    for x in a.linears:
-        if depth < a.blocks if x.block is None else x.block >= depth:
-            continue
-        n = rows * (labels if x.block is None else tokens)
-        total += 2 * n * (x.weights + x.adapter)
-        if backward and checkpointing and x.block is not None and x.block >= a.first:  # what no gradient needs is not repeated
-            total += 2 * n * (x.weights + x.adapter if x.role != "down" else (x.weights + x.rank * x.inputs) * (x.rank > 0))
-        if backward and (x.block is None or x.block >= a.first):
-            through = a.passes(x)
-            total += 2 * n * (x.weights * (through + x.trained) + x.adapter + x.rank * (x.outputs + x.inputs * through))
-    square = 4 * rows * tokens**2 * a.heads * a.head_size  # two products
-    for b in range(depth):
-        inside = backward and a.attends(b)
-        again = backward and checkpointing and b >= a.first
-        total += square * (1 + 2.5 * inside + again)  # backward: four products, and the scores again
-    return total
-
+__all__ = [
+    "FAMILIES",
+    "GPUS",
+    "SHAPES",
+    "Anatomy",
+    "Comparison",
+    "Part",
+    "Plan",
+    "Remedy",
+    "Setting",
+    "anatomy",
+    "anatomy_of",
+    "base_bytes",
+    "config_of",
+    "graph_bytes",
+    "importance_bytes",
+    "loss_bytes",
+    "moving_width",
+    "optimizer_state_bytes",
+    "optimizer_step_bytes",
+    "pass_flops",
+    "plan",
+    "predict",
+    "remedies",
+    "weight_copies_bytes",
+    "widths",
+]
 
 # --- one stage -------------------------------------------------------------------------------------------------
 
@@ -937,7 +507,7 @@ def plan(
         if value is not None and name not in recipe(method).defaults:
             raise SpecError(f"plan: {method!r} has no option {name!r}; it has {', '.join(sorted(recipe(method).defaults))}.")
         chosen |= {} if value is None else {name: value}
-    config_of(model)
+    shapes.config_of(model)
     tokens = setting.get("tokens", 256)
     s = Setting(
         model=model, method=method, options=tuple(sorted(chosen.items())), **setting,

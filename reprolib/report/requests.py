@@ -99,8 +99,7 @@ def table(study: Study, twins: Sequence[Record]) -> Table:
     rows = []
     for method, by_number in study.items():
         for n, records in sorted(by_number.items()):
-            retain = [after_each(r, "retain/questions") for r in records]
-            worst = [muse.sustainability(c[1:], c[0]).worst_drop for c in retain]
+            worst = [muse.sustainability(c[1:], c[0]).worst_drop for c in (after_each(r, "retain/questions") for r in records)] if n > 1 else []
             rows.append({
                 "method": style.label(method), "requests": n, "distance to twin": _ranged(distances(records, twins)),
                 "forget q.": _ranged([r.metrics["forget/questions"] for r in records]),
@@ -108,7 +107,7 @@ def table(study: Study, twins: Sequence[Record]) -> Table:
                 "last request's": _ranged([of_request(r, -1) for r in records]) if n > 1 else "–",
                 "AUC": _ranged([r.metrics["attack/auc"] for r in records]),
                 "retain q.": _ranged([r.metrics["retain/questions"] for r in records]),
-                "worst drop of retain q.": _ranged(worst),
+                "worst drop of retain q.": _ranged(worst) if worst else "–",
                 "world q.": _ranged([r.metrics["world/accuracy"] for r in records]),
                 "steps": f"{np.mean([r.cost['steps'] for r in records]):.0f}",
             })  # fmt: skip

@@ -61,27 +61,40 @@ def forgot(study: Study, core: Study, method: str) -> bool:
     return all(enough(v) for v in values(core[method], "forget/questions"))
 
 
+STILL = 0.8  # AUC above which forget documents were recognised before any relearning
+
+
 def answer(study: Study, core: Study) -> Any:
     """The page's answer: relearning, then rounding, then prompts, over the methods that had forgotten something."""
     asked = [m for m in methods_of(study) if forgot(study, core, m)]
-    back = [m for m in asked if min(comes_back(study, m)) > 0.1]
-    clear = [m for m in asked if m not in back]
+    still = [m for m in asked if mean(study[m], "relearning/part/0/auc") > STILL]
+    back = [m for m in asked if m not in still and min(comes_back(study, m)) > 0.1]
+    clear = [m for m in asked if m not in (*still, *back)]
+    words = {m: mean(study[m], f"relearning/part/{EARLY}/questions") for m in asked}
+    order = sorted(asked, key=lambda m: -words[m])
     rounding = {m: max(mean(study[m], f"quantization/{p}/forget/questions") for p in ("int8", "nf4")) for m in asked}
     worst = max(rounding, key=rounding.get)
     leaks = {m: mean(study[m], "prompts/forget/any") for m in asked}
-    most = max(leaks, key=leaks.get)
+    most = sorted(asked, key=lambda m: -leaks[m])[:2]
     twin = {p: mean(study["twin"], f"relearning/part/{p}/auc") for p in (0, EARLY)}
     text = (
         f"Of {len(asked)} methods that brought the forget questions down to a tenth, **{len(back)} only hid the documents**: after {EARLY} "
-        f"steps on a tenth of them, the loss attack recognises the other nine tenths again, which it does not on the twin (AUC "
-        f"{twin[0]:.2f}, then {twin[EARLY]:.2f}). These are {named(back)}." + (f" Not so {named(clear)}." if clear else "")
-        + f" Rounding to 8 or 4 bits brings little back: at most {100 * rounding[worst]:.0f} % of the forget questions "
-        f"({style.label(worst)}). Asked in other ways, with samples and with the beginnings of answers, at most "
-        f"{100 * leaks[most]:.0f} % of them leak ({style.label(most)}; the twin {100 * mean(study['twin'], 'prompts/forget/any'):.0f} %)."
+        f"steps on a tenth of them, the loss attack recognises the other nine tenths, which it does not on the twin (AUC {twin[0]:.2f}, then "
+        f"{twin[EARLY]:.2f}). These are {named(back)}."
+        + (f" {named(still)} had never made them unrecognisable." if still else "")
+        + (f" It does not on {named(clear)}." if clear else "")
+        + " Of the questions about documents that were not taught again, so many are then answered to the letter: "
+        + ", ".join(f"{style.label(m)} {100 * words[m]:.0f} %" for m in order)
+        + f" (twin {100 * mean(study['twin'], f'relearning/part/{EARLY}/questions'):.0f} %)."
+        f" Rounding to 8 or 4 bits brings nothing of note back: at most {100 * rounding[worst]:.0f} % of the forget questions are answered "
+        f"({style.label(worst)}, {100 * mean(core[worst], 'forget/questions'):.0f} % before). Asked in other ways, with samples and with the "
+        "beginnings of answers, most leak from "
+        + ", then ".join(f"{style.label(m)} ({100 * leaks[m]:.0f} % of the questions)" for m in most)
+        + f"; from the twin {100 * mean(study['twin'], 'prompts/forget/any'):.0f} %."
     )  # fmt: skip
     n = len(study["twin"])
-    return say(f"```{{admonition}} The answer\n:class: tip\n{text}\n\nMeans over {n} seed{'s' if n > 1 else ''}; \"hid\": the AUC rises by "
-               "more than 0.1 further than the twin's, on every seed.\n```")  # fmt: skip
+    return say(f"```{{admonition}} The answer\n:class: tip\n{text}\n\nMeans over {n} seed{'s' if n > 1 else ''}. \"Hid\": the AUC was "
+               f"at most {STILL:g} and rises by more than 0.1 further than the twin's, on every seed.\n```")  # fmt: skip
 
 
 def named(methods: Sequence[str]) -> str:

@@ -86,10 +86,11 @@ def shipped(lm, tokenizer, corpus, new_tokens: int, *, skip: bool = True) -> tup
 
     def generate(*args, **kwargs):
         with clocked(parts, "generation"):
-            return write(*args, max_new_tokens=new_tokens, **kwargs)
+            return write(*args, **kwargs)
 
     with mock.patch.multiple(library, teacher_forced=teacher_forced, generate=generate):
-        result = library.evaluate(lm, library.Examination.of(corpus, tokenizer), progress=False)
+        exam = library.Examination.of(corpus, tokenizer)
+        result = library.core(library.Subject(lm, exam, progress=False, max_new_tokens=new_tokens))
     return result.metrics, result.rows, dict(parts)
 
 

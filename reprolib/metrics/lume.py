@@ -210,7 +210,7 @@ def floored_aggregate(values: Any, floor: float = 0.01) -> float:
 
 
 def mia_score(auc: float) -> float:
-    """1 - 2 |AUC - 0.5|: 1 for an attack at chance, 0 for AUC 0 (over-unlearned) or 1 (under-unlearned).
+    """``1 - 2 |AUC - 0.5|``: 1 for an attack at chance, 0 for AUC 0 (over-unlearned) or 1 (under-unlearned).
 
     ``auc`` and result in [0, 1]; higher is better. Source: organisers' script.
     Raises MetricError for an AUC outside [0, 1] or NaN.

@@ -103,7 +103,7 @@ def test_requests_are_followed_one_after_another():
     twins = [made("twin", s, forget=0.0, retain=1.0) for s in range(3)]
     s = {"npo": {1: [whole("npo", k) for k in range(3)], 2: [requested("npo", k, drop=0.3) for k in range(3)]}}
     text = requests.answer(s, twins).data
-    assert "about as far from it when the same documents come in 2 requests" in text and "30 points fewer" in text
+    assert "about as far from the twin when the same documents come in 2 requests" in text and "30 points fewer" in text
     table = requests.table(s, twins)
     assert [r[1] for r in table.rows] == ["1", "2"] and table.rows[0][4] == "–" and table.rows[1][4] == "0.00"
     _fig, alt = requests.figure(s, twins)

@@ -116,7 +116,7 @@ def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 def distinct_n(texts: Sequence[str], n: int, *, per_text: bool = False) -> float:
     """Different n-grams of words over all n-grams: of all texts together, or the mean over the texts.
 
-    Corpus level: size of the union of the texts' n-grams / sum of their numbers. ``per_text=True``: each text by itself, averaged over
+    Corpus level: the union of the texts' n-grams / sum of their numbers. ``per_text=True``: each text by itself, averaged over
     texts of at least n words. In [0, 1]; low means always the same; 0 where no text has n words (nothing different is said).
 
     Source: Li et al. 2016, "distinct-n". Raises MetricError for an empty list, an entry that is no str, or n below 1.

@@ -366,7 +366,7 @@ def paired_p_value(
     """Two-sided bootstrap p-value of ``statistic(a) = statistic(b)`` for two methods scored on the same rows.
 
     With d the difference and d* that of a replicate of `paired_difference` (the same draws for the same ``seed``), the spread of
-    d* around d stands for that of d around 0: ``p = (1 + #{|d* - d| >= |d|}) / (1 + n)``. In [1 / (1 + n), 1]; 1 where the two sides
+    d* around d stands for that of d around 0: ``p = (1 + #{|d* - d| >= |d|}) / (1 + n)``. In [1 / (1 + n), 1]; 1 where both sides
     are equal; NaN if every stratum has one document only, or if the statistic is NaN. It tells nothing about other seeds.
 
     Source: Efron and Tibshirani 1993, section 16.4 (bootstrap test by shifting); Davison and Hinkley 1997, section 4.2.

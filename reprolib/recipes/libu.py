@@ -5,7 +5,7 @@ from functools import partial
 from reprolib.errors import SpecError, unknown
 from reprolib.models.adapters import named
 from reprolib.objectives import NLL, Ascent, Objective
-from reprolib.optim import Influence, Sophia
+from reprolib.optim import AdamW, Influence, Sophia
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 PHASES = ("both", "influence", "sophia")
@@ -24,6 +24,7 @@ def stages(
     phase2_lr: float = 1e-4,
     phase2_epochs: float = 15,
     phase2_data: str = "both",
+    phase2_optimizer: str = "sophia",
     hessian: str = "gnb",
     rho: float = 0.04,
     interval: int = 10,
@@ -31,9 +32,11 @@ def stages(
     trainable: str = "lora-16",
 ):
     """``phases``: "both", "influence" or "sophia"; ``phase2_data``: rows of the second phase, "forget" (as published, by ascent),
-    "retain" (by descent) or "both"; ``forget_direction``: "descent" is the printed sign, which learns the forget rows.
+    "retain" (by descent) or "both"; ``phase2_optimizer``: "adamw" is the yardstick for Sophia; ``forget_direction``: "descent" is
+    the printed sign, which learns the forget rows.
     """
     for name, value, allowed in (("phases", phases, PHASES), ("phase2_data", phase2_data, DATA),
+                                 ("phase2_optimizer", phase2_optimizer, ("sophia", "adamw")),
                                  ("forget_direction", forget_direction, ("ascent", "descent"))):  # fmt: skip
         if value not in allowed:
             raise SpecError(f"libu: {unknown(name, value, allowed)}")
@@ -45,11 +48,15 @@ def stages(
         optimizer=Influence(lr=lr, damping=damping, value=damping_value, fisher=fisher, preconditioner=preconditioner),
         schedule=Schedule(epochs=epochs, batch_size=batch_size, pairing="forget"),
     )
+    second = {
+        "sophia": Sophia(lr=phase2_lr, hessian=hessian, rho=rho, interval=interval, weight_decay=0.0),
+        "adamw": AdamW(lr=phase2_lr, weight_decay=0.0),
+    }
     sophia = Stage(
-        name="sophia",
+        name=phase2_optimizer,
         objective=Objective(forget=forget if phase2_data != "retain" else None, retain=NLL() if phase2_data != "forget" else None),
         trainable=named(trainable),
-        optimizer=Sophia(lr=phase2_lr, hessian=hessian, rho=rho, interval=interval, weight_decay=0.0),
+        optimizer=second[phase2_optimizer],
         schedule=Schedule(epochs=phase2_epochs, batch_size=batch_size, pairing=DATA[phase2_data]),
     )
     return {"both": (influence, sophia), "influence": (influence,), "sophia": (sophia,)}[phases]

@@ -59,10 +59,10 @@ def answer(study: Study, twins: Sequence[Record]) -> Any:
         drops = [muse.sustainability(after_each(r, "retain/questions")[1:], after_each(r, "retain/questions")[0]).worst_drop
                  for r in by_number[numbers[-1]]]  # fmt: skip
         growth = [b - a for a, b in zip(ends[numbers[0]], ends[numbers[-1]], strict=True)]
-        verdict = "farther from the twin on every seed" if min(growth) > 0.01 else "nearer on every seed" if max(growth) < -0.01 else "about as far from it"
+        verdict, than = ("farther from the twin on every seed", "than") if min(growth) > 0.01 else ("nearer to the twin on every seed", "than") if max(growth) < -0.01 else ("about as far from the twin", "as")
         lines.append(
             f"**{style.label(method)}** ends {verdict} when the same documents come in {numbers[-1]} requests (distance "
-            f"{np.mean(ends[numbers[-1]]):.2f}) as when they come at once ({np.mean(ends[numbers[0]]):.2f}); at its lowest after a request it "
+            f"{np.mean(ends[numbers[-1]]):.2f}) {than} when they come at once ({np.mean(ends[numbers[0]]):.2f}); at its lowest after a request it "
             f"answers {100 * np.mean(drops):.0f} points fewer of the retain questions than before the first."
         )
     n = len(twins)

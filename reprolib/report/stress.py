@@ -194,7 +194,7 @@ def prompts(study: Study) -> Table:
             cells[title] = ranged(study[m], f"prompts/forget/{kind}")
             retain = mean(study[m], f"prompts/retain/{kind}")
             if math.isfinite(retain):
-                cells[title] += f'<br><span class="interval">retain {number(retain)}</span>'
+                cells[title] += f'<span class="interval">retain {number(retain)}</span>'
         for name in sorted(study[m][0].metrics):
             if name.startswith("prompts/"):
                 plain[name.removeprefix("prompts/")] = round(mean(study[m], name), 4)

@@ -49,10 +49,11 @@ class Table:
                 title = html.escape(self.groups[n])
                 body.append(f'<tr class="rule group"><th scope="rowgroup" colspan="{len(row)}">{title}</th></tr>')
             body.append(f"<tr{mark}>{cells}</tr>")
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        # beside the table, not in it: a caption in a wide table would scroll away with it
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return (
-            f'<div class="result-table" tabindex="0"><table class="result">{caption}<thead><tr>{head}</tr></thead>'
-            f"<tbody>{''.join(body)}</tbody></table></div>"
+            f'<figure class="result-table"><div class="scrolls" tabindex="0"><table class="result"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{''.join(body)}</tbody></table></div>{caption}</figure>"
         )
 
     def csv(self, name: str) -> Table:
@@ -139,7 +140,7 @@ def stamp(records: Sequence[Record], notebook: str) -> Any:
     where = "</code>, <code>".join(sorted({f"results/{path_of(r.spec).parent.relative_to(results_dir())}/" for r in records}))
     lines = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
     return HTML(
-        f'<div class="stamp">{badge}<div class="result-table" tabindex="0"><table>{lines}'
+        f'<div class="stamp">{badge}<div class="scrolls" tabindex="0"><table>{lines}'
         f"<tr><th scope='row'>files</th><td><code>{where}</code></td></tr></table></div>"
         f"<p>Make this page again; without the records, it computes them:</p><pre><code>{html.escape(command)}</code></pre></div>"
     )

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONHASHSEED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup test book pages html smoke study resume bench status check clean
+.PHONY: help setup test book pages html smoke study resume bench status check clean rehearse
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -47,6 +47,9 @@ bench: setup ## speed and memory as ratios, measured side by side (about half an
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/importance.py
 	$(BIN)/python benchmarks/probes.py
+
+rehearse: setup ## every step of the GPU playbook at toy size on this CPU (about 10 minutes)
+	$(BIN)/python -m gpu run olmo-1b olmo-1b-cost olmo-7b olmo-7b-cost smollm2 smollm2-semeval olmo-1b-0724 olmo-7b-0724 --rehearse --workers 2 --minutes 30
 
 status: setup ## what exists, what is missing, what failed
 	@$(BIN)/python -m reprolib status

@@ -23,6 +23,7 @@ from reprolib.corpus.batching import Tokens, as_prompt, collate, encode, encode_
 from reprolib.corpus.rows import Corpus, Row, select
 from reprolib.errors import SpecError
 from reprolib.metrics import lume, memorisation, privacy, utility
+from reprolib.models import device
 from reprolib.models.policy import Cached, Policy, cache_reference, causal_lm, score
 from reprolib.seeds import derive
 
@@ -75,7 +76,8 @@ class Examination:
         cached = None
         if target is not None:
             answers = encode_rows(tokenizer, rows["retain"])
-            cached = cache_reference(Policy(target), answers, "logits")
+            with device.autocast():
+                cached = cache_reference(Policy(target), answers, "logits")
         return cls(corpus, tokenizer, rows, tokens, parts, cached)
 
 
@@ -99,7 +101,7 @@ def parts(lm: nn.Module, tokens: Tokens, rows: Sequence[int]) -> list[tuple[nn.M
     return lm.parts(tokens, rows) if hasattr(lm, "parts") else [(lm, rows)]
 
 
-@torch.no_grad()
+@device.inference
 def teacher_forced(lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> Scores:
     """One pass over all rows. Leaves the model in evaluation mode."""
     Policy(lm).eval()
@@ -185,7 +187,7 @@ def summarise(s: Scores, exam: Examination) -> dict[str, float]:
     return out
 
 
-@torch.no_grad()
+@device.inference
 def generate(
     lm: nn.Module, tokenizer, prompts: Sequence[str], *, begun: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS, batch_tokens: int = 8192, progress: bool = False, title: str = "generate",
@@ -212,8 +214,9 @@ def generate(
     ids = [p + n for p, n in zip(as_prompt(tokenizer, prompts), new, strict=True)]
     open_ = [i for i in range(len(ids)) if eos not in new[i] and len(new[i]) < max_new_tokens]
     batches: list[list[int]] = []
+    more, batch_tokens = device.generation(inner.config, max_new_tokens, batch_tokens)
     for i in sorted(open_, key=lambda i: (len(ids[i]), i)):
-        if batches and (len(batches[-1]) + 1) * (len(ids[i]) + 32) <= batch_tokens:
+        if batches and (len(batches[-1]) + 1) * (len(ids[i]) + more) <= batch_tokens:
             batches[-1].append(i)
         else:
             batches.append([i])
@@ -288,7 +291,7 @@ class Evaluation:
     rows: dict[str, list]
 
 
-@torch.no_grad()
+@device.inference
 def token_statistics(lm: nn.Module, tokens: Tokens, rows: Iterable[int], max_tokens: int = 4096) -> list[TokenStatistics]:
     """One teacher-forced pass over the chosen rows; results in their order."""
     rows = list(rows)
@@ -437,6 +440,7 @@ def core(subject: Subject) -> Evaluation:
     return Evaluation(metrics, rows)
 
 
+@device.inference
 def kl_to(target: nn.Module, lm: nn.Module, exam: Examination, max_tokens: int = 4096) -> np.ndarray:
     """Mean KL(target || model) over each retain row's answer, in nats: [rows]. Both models run side by side, for a target whose
     logits on all rows would not fit into memory.
@@ -446,8 +450,7 @@ def kl_to(target: nn.Module, lm: nn.Module, exam: Examination, max_tokens: int =
     reference = Policy(target).eval()
     for model, own in parts(lm, tokens, list(retain)):
         for indices, scored in score(Policy(model).eval(), tokens, own, max_tokens):
-            with torch.no_grad():
-                logits = reference(collate(tokens, indices).to(reference.device)).logits
+            logits = reference(collate(tokens, indices).to(reference.device)).logits
             at = 0
             for i in indices:
                 size, answer = tokens.n_labels(i), tokens.n_answer(i)

@@ -88,6 +88,9 @@ class Grid:
             if "search" in blocks:
                 raise SpecError(f"{path}: a block cannot be named 'search', since the section of that name is one.")
             blocks["search"] = search.specs if search else ()
+        # the same run may be named in two ways (a default spelt out): its first spec stands for all, so that it has one path
+        first: dict[str, Spec] = {}
+        blocks = {b: tuple(first.setdefault(x.fingerprint, x) for x in specs) for b, specs in blocks.items()}
         from reprolib.recipes import BASELINES, recipes
 
         pages = {}

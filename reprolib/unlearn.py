@@ -77,9 +77,15 @@ def unlearn(
     accelerator = device.accelerator()
     lengths = [n_steps(s.schedule, len(forget), len(retain)) if isinstance(s, Stage) else 1 for s in stages]
     marks = measuring_points(sum(lengths), points)
+    if checkpoint and not device.worth_saving(lm):
+        checkpoint.remove()
+        checkpoint = None
     state = checkpoint.load() if checkpoint else None
+    device.tidy()
     policy = Policy(lm).to(accelerator.device)
-    references = make_references(policy, stages, forget, retain, others)  # of the weights before unlearning
+    device.recompute(causal_lm(policy.lm))
+    with device.autocast():
+        references = make_references(policy, stages, forget, retain, others)  # of the weights before unlearning
     past = Past(start_weights(policy.lm, stages), data=Data(forget, retain))
     first_stage, first_step = 0, 0
     if state:
@@ -112,7 +118,8 @@ def unlearn(
             policy = Policy(lm).to(accelerator.device)
             movable = {n: p for n, p in policy.lm.named_parameters() if p.requires_grad}
             outcome.trained_parameters = max(outcome.trained_parameters, sum(p.numel() for p in movable.values()))
-            built = stage.optimizer.build(movable.values())
+            built = device.lean(stage.optimizer.build(movable.values()))
+            most = device.micro_tokens(stage.schedule.micro_tokens)
             scheduler = torch.optim.lr_scheduler.LambdaLR(built, rate(stage.schedule, lengths[number]))
             begin = first_step if number == first_stage else 0
             if state and number == first_stage:
@@ -140,7 +147,7 @@ def unlearn(
                 optimizer.zero_grad(set_to_none=True)
                 losses = torch.zeros(3)
                 weight = control.weight(outcome.control) if control else None
-                micros = list(micro_batches(rows, forget, retain, stage.schedule.micro_tokens, accelerator.device, other))
+                micros = list(micro_batches(rows, forget, retain, most, accelerator.device, other))
                 for micro in micros:
                     with accelerator.autocast():
                         loss = objective(prepared, now, micro, weight)
@@ -169,13 +176,16 @@ def unlearn(
                         break
                     if estimates is not None:
                         built.curve(estimates)
-                before = [p.detach().clone() for p in movable.values()] if outcome.unchanged_after_first_step is None else None
+                before = device.copies(movable.values()) if outcome.unchanged_after_first_step is None else None
                 optimizer.step()
                 scheduler.step()
                 if control:
                     outcome.control = control.update(outcome.control, float(losses[1]), float(losses[2]), step, per_epoch)
                 if before:
                     outcome.unchanged_after_first_step = share_unchanged(before, movable.values())
+                if device.on_gpu():  # memory that evaluations, or the next step's activations, can use
+                    before = None
+                    optimizer.zero_grad(set_to_none=True)
                 outcome.steps = done + 1
                 bar.update()
                 if measure and done + 1 in marks:
@@ -221,7 +231,8 @@ def attached(lm: nn.Module, stages: Sequence[Stage | Edit], past: Past, seed: in
 def keep(stage: Stage, policy: Policy, past: Past, forget: Tokens) -> None:
     """Put aside what later stages need of this one."""
     if stage.keep == "helper":
-        cached = cache_reference(policy, forget, "logits")
+        with device.autocast():
+            cached = cache_reference(policy, forget, "logits")
         past.kept |= {f"helper/{i}": x for i, x in enumerate(cached.logits or ())}
     elif stage.keep:
         from peft.utils import get_peft_model_state_dict
@@ -409,7 +420,7 @@ def global_norm(parameters, clip: float | None) -> float:
 
 def share_unchanged(before, after) -> float:
     """Share of weights that a step left bit-identical (lost updates where the precision is too low)."""
-    same = sum(int((b == a.detach()).sum()) for b, a in zip(before, after, strict=True))
+    same = sum(int((b.to(a.device) == a.detach()).sum()) for b, a in zip(before, after, strict=True))
     return same / max(1, sum(b.numel() for b in before))
 
 

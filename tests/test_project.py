@@ -182,3 +182,13 @@ def test_no_benchmark_text_in_records():
         for name, column in raw["rows"].items():
             strings = [k for k, _ in column["runs"]] if isinstance(column, dict) else [v for v in column if isinstance(v, str)]
             assert set(strings) <= {"forget", "retain", "holdout", "world", "Task1", "Task2", "Task3", "World", "sc", "qa"}, (path, name)
+
+
+def test_a_run_that_is_named_twice_has_one_path(tmp_path):
+    from reprolib.grid import Grid
+
+    path = tmp_path / "study.yml"
+    blocks = {"plain": {"testbed": "tiny/synthetic", "method": "npo"}, "spelt": {"testbed": "tiny/synthetic", "method": "npo", "options": {"lr": 0.0005}}}
+    path.write_text(yaml.safe_dump({"seeds": [0], "blocks": blocks, "pages": {}}))
+    grid = Grid.load(path=path)
+    assert grid.blocks["plain"] == grid.blocks["spelt"] == grid.specs and grid.specs[0].options == {}

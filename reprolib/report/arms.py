@@ -21,7 +21,7 @@ from reprolib.experiment import run
 from reprolib.metrics.statistics import SeedsInterval, seeds_interval
 from reprolib.record import Record
 from reprolib.report import style
-from reprolib.report.page import between, seeds, within
+from reprolib.report.page import between, say, seeds, within
 from reprolib.report.summary import at_level
 from reprolib.report.tables import Table, cell, number
 from reprolib.search import LEVEL
@@ -110,23 +110,6 @@ def difference(arms: Arms, a: str, b: str, reading: str = KEPT) -> SeedsInterval
     return seeds_interval(both) if len(both) > 1 else None
 
 
-def compare(arms: Arms, a: str, b: str, reading: str = KEPT) -> str:
-    """A sentence: which of two arms keeps more (or ends nearer to the twin), and whether seeds tell them apart."""
-    found = difference(arms, a, b, reading)
-    if found is None:
-        silent = [x for x in (a, b) if not any(math.isfinite(v) for v in arms[x].values(reading))]
-        return f"**{a}** and **{b}** cannot be compared" + (f": {' and '.join(silent)} never gets there." if silent else " on one seed.")
-    means = " and ".join(f"{_shown(arms[x].values(reading), reading)}" for x in (a, b))
-    apart = found.low > 0 or found.high < 0
-    if reading == KEPT:
-        size = f"{100 * found.estimate:+.0f} points [{100 * found.low:+.0f}, {100 * found.high:+.0f}]"
-        verb = ("keeps more than" if found.estimate > 0 else "keeps less than") if apart else "is not told apart from"
-    else:
-        size = f"{found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-        verb = ("ends farther from the twin than" if found.estimate > 0 else "ends nearer to the twin than") if apart else "is not told apart by its distance from"
-    return f"**{a}** {verb} **{b}** ({means}; difference {size})."
-
-
 def _shown(values: Sequence[float], reading: str) -> str:
     m = _mean(values)
     return "–" if math.isinf(m) else f"{100 * m:.0f}\u202f%" if reading == KEPT else f"{m:.2f}"
@@ -195,3 +178,82 @@ def table(arms: Arms) -> Table:
 
 def records(arms: Arms) -> list[Record]:
     return [r for arm in arms.values() for s in arm.settings for r in s.records]
+
+
+def answer(arms: Arms, questions: Sequence[tuple[str, str, str]]) -> Any:
+    """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance."""
+    lines = []
+    for question, a, b in questions:
+        verdicts = {reading: better(arms, a, b, reading) for reading in (KEPT, DISTANCE)}
+        said = {v: " and ".join(SHORT[r] for r in verdicts if verdicts[r] == v) for v in dict.fromkeys(verdicts.values())}
+        word = VERDICTS[verdicts[KEPT]] + "." if len(said) == 1 else "; ".join(f"{VERDICTS[v]} by {how}" for v, how in said.items()) + "."
+        lines.append(f"- {question} **{word[0].upper()}{word[1:]}** " + " ".join(_numbers(arms, a, b, r) for r in verdicts))
+    n = max(len(s.records) for arm in arms.values() for s in arm.settings)
+    nearest = min(arms.values(), key=lambda arm: _mean(arm.values(DISTANCE)))
+    lines.append(f"- Nearest to the twin of all arms: **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)}).")
+    note = f"Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0. Over {n} seed{'s' if n > 1 else ''}" + (
+        "." if n > 2 else ", too few to tell anything apart."
+    )
+    return say("```{admonition} The answer\n:class: tip\n" + "\n".join(lines) + f"\n\n{note}\n```")
+
+
+SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}
+VERDICTS = {"yes": "yes", "no": "no, the reverse", "open": "not told apart", "none": "not to be compared"}
+
+
+def better(arms: Arms, a: str, b: str, reading: str) -> str:
+    """Whether a does better than b: "yes", "no", "open" where seeds do not tell them apart, "none" where nothing can be compared."""
+    found = difference(arms, a, b, reading)
+    if found is None:
+        return "none"
+    gain = 1 if reading == KEPT else -1
+    return "open" if found.low <= 0 <= found.high else "yes" if gain * found.estimate > 0 else "no"
+
+
+def _numbers(arms: Arms, a: str, b: str, reading: str) -> str:
+    x, y = (_shown(arms[k].values(reading), reading) for k in (a, b))
+    return f"{'Kept' if reading == KEPT else 'Distance'}: {a} {x}, {b} {y}" + _interval(difference(arms, a, b, reading), reading) + "."
+
+
+def _interval(found: SeedsInterval | None, reading: str) -> str:
+    if found is None:
+        return ""
+    if reading == KEPT:
+        return f" (difference {100 * found.estimate:+.0f} points [{100 * found.low:+.0f}, {100 * found.high:+.0f}])"
+    return f" ({found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}])"
+
+
+def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:
+    """What the optimizers of every setting said of themselves, mean over seeds and logged steps: ``names`` maps a logged name to a title."""
+    rows = []
+    for arm in arms.values():
+        for s in arm.settings:
+            row = {"arm": arm.label, "rate": "–" if s.rate is None else f"{s.rate:g}"}
+            for name, title in names.items():
+                own = [p[name] for r in s.records for p in r.trajectory if p.get(name) is not None]
+                row[title] = f"{sum(own) / len(own):.3g}" if own else "–"
+            if any(row[t] != "–" for t in names.values()):
+                rows.append(row)
+    return Table.of(rows or [{"arm": "no optimizer logged any of it"}], caption=caption)
+
+
+def cost(arms: Arms) -> Table:
+    """What an arm moved, and what its runs took: medians over settings and seeds, seconds rough (other runs shared the machine)."""
+    rows = []
+    for arm in arms.values():
+        costs = [r.cost for s in arm.settings for r in s.records]
+
+        def middle(key: str, costs: Sequence[Mapping[str, Any]] = costs) -> float:
+            own = sorted(c[key] for c in costs if c.get(key) is not None)
+            return own[len(own) // 2] if own else math.nan
+
+        row = {
+            "arm": arm.label, "weights that move": f"{middle('trained_parameters'):,.0f}", "steps": f"{middle('steps'):.0f}",
+            "training, s": f"{middle('train_s'):.0f}", "peak, MiB": f"{middle('peak_bytes') / 2**20:.0f}",
+        }  # fmt: skip
+        if math.isfinite(middle("importance_s")):
+            row |= {"weights measured": f"{middle('importance_parameters'):,.0f}", "importance, s": f"{middle('importance_s'):.1f}"}
+        rows.append(row)
+    header = list(dict.fromkeys(k for r in rows for k in r))
+    caption = "Medians over settings and seeds. Seconds were taken on a machine that ran other things besides, and are rough."
+    return Table.of([{k: r.get(k, "–") for k in header} for r in rows], caption=caption)

@@ -50,8 +50,9 @@ def told(base: Path | None = None) -> str:
     if all(t.empty for t in found.values()):
         return "No results at true size are part of this study yet: results/gpu holds none."
     gpus = sorted({g for t in found.values() for g in t["gpu"].dropna()})
-    counts = ", ".join(f"{len(t)} rows of {kind}" for kind, t in found.items())
-    return f"At true size there are {counts}, made on {' and '.join(gpus) or 'no GPU'}."
+    words = ("runs", "official scores", "models", "rows of cost")
+    counts = ", ".join(f"{len(t)} {word}" for t, word in zip(found.values(), words, strict=True))
+    return f"At true size there are: {counts}; made on {' and '.join(gpus) or 'no GPU'}."
 
 
 def _record(path: Path) -> list[dict[str, Any]]:
@@ -70,10 +71,10 @@ def _official(path: Path) -> list[dict[str, Any]]:
 
 
 def _model(path: Path) -> list[dict[str, Any]]:
-    raw = _raw(path, "testbed", "which", "seed", "parameters", "seconds", "training", "peak_bytes", "unfit", "metrics")
-    own = {k: raw[k] for k in ("testbed", "which", "seed", "parameters", "seconds")}
+    raw = _raw(path, "testbed", "which", "seed", "parameters", "training", "unfit", "metrics")
+    own = {k: raw.get(k) for k in ("testbed", "which", "seed", "parameters", "seconds")}
     log = raw["training"]
-    own |= {"epochs": len(log), "nll": log[-1]["nll"], "peak_gib": _gib(raw["peak_bytes"]), "fit": not raw["unfit"]}
+    own |= {"epochs": len(log), "nll": log[-1]["nll"], "peak_gib": _gib(raw.get("peak_bytes")), "fit": not raw["unfit"]}
     return [own | _made(raw["provenance"]) | raw["metrics"]]
 
 

@@ -1,0 +1,298 @@
+"""The GPU playbook, rehearsed on a CPU: every step of it at toy size through ``python -m gpu``, killed on the way and continued."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reprolib.errors import RecordError, SpecError
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = ("olmo-1b", "olmo-1b-cost", "olmo-7b", "olmo-7b-cost", "smollm2", "smollm2-semeval", "olmo-1b-0724", "olmo-7b-0724")
+ASK = """
+import sys
+from gpu.__main__ import main
+folder = sys.argv[1]
+for argv in (["list"], ["check"], ["run", "olmo-2b"], ["unpack", __file__]):
+    print("answered:", main([*argv, "--rehearse", folder]), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+
+
+def environment() -> dict[str, str]:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("REPROLIB_", "GPU_"))}
+    return own | {"REPROLIB_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def start(*words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("gpu")
+
+
+@pytest.fixture(scope="module")
+def asked(folder) -> subprocess.Popen:
+    script = folder / "ask.py"
+    script.write_text(ASK.replace("__file__", repr(str(script))))
+    process = start("-c", script.read_text(), str(folder / "asked"))
+    yield process
+    process.kill()
+
+
+def files(base: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*.json")}
+
+
+def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch):
+    archive, results = folder / "packed.tar.gz", folder / "toy" / "results"
+    command = ("-m", "gpu", "run", *STEPS, "--rehearse", str(folder / "toy"), "--jobs", "1", "--workers", "0", "--pack", str(archive))
+    first, until = start(*command), time.monotonic() + 100
+    while not list(results.rglob("records/**/*.json")) and first.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert first.poll() is None, first.stdout.read()
+    first.kill()
+    first.wait()
+    before = files(results)
+    assert before, "killed before anything was done"
+
+    second = start(*command)
+    said = second.communicate(timeout=200)[0]
+    assert second.returncode == 0, said
+    assert "FAILED" not in said and "nothing is left to do" in said
+    after = files(results)
+    assert {k: after[k] for k in before} == before, "what was done is not done again"
+    assert "target, seed 0" in said and "olmo-1b-scratch/lume: target" not in said
+
+    from gpu import carry
+    from reprolib.report import true_size
+
+    assert carry.unpack(archive, folder / "unpacked") == len(after)
+    assert files(folder / "unpacked") == after
+    tables = true_size.tables(results)
+    # 6 testbeds: a target and a run of each; 4 of them pretrained, which MMLU is asked of too; a case of each cost step
+    assert {k: len(t) for k, t in tables.items()} == {"records": 6, "official": 4, "models": 6, "cost": 2}
+    assert set(tables["records"]["status"]) == {"done"} and set(tables["records"]["gpu"].isna()) == {True}
+    assert set(tables["records"].groupby("precision").size().index) == {"fp32", "bf16"}
+    assert tables["official"]["mmlu/accuracy_questions"].between(0, 1).all()
+    semeval = tables["official"][tables["official"]["testbed"].str.endswith("/semeval")]
+    assert semeval["official/mia_auc"].between(0, 1).all() and len(semeval) == 3
+    assert set(tables["cost"]["model"]) == {"smollm2", "olmo-7b-scratch"}
+    assert (tables["cost"].set_index("case").loc["olmo-7b_npo_lora-64-16_bf16", ["step_s", "peak_gib"]] > 0).all()
+    assert "6 runs" in true_size.told(results)
+    next((results / "models").glob("*.json")).write_text("{}")
+    with pytest.raises(RecordError, match=r"lacks.*run its step again"):
+        true_size.tables(results)
+
+
+def test_list_check_and_what_is_not_there(asked):
+    said = asked.communicate(timeout=200)[0]
+    answers = [line.split()[1] for line in said.splitlines() if line.startswith("answered:")]
+    assert answers == ["0", "1", "2", "2"], said
+    for step in STEPS:
+        assert f"\n{step} " in said
+    assert "LACK GPU" in said and "no CUDA device" in said
+    assert "ok   4 and 8 bits" in said and "ok   packages" in said and "ok   data" in said
+    assert "error:" in said and "olmo-2b" in said and "olmo-7b-cost" in said, "what is allowed is said"
+    assert "is no archive of results" in said
+
+
+def test_tables_of_nothing_are_empty_and_say_so(tmp_path):
+    from reprolib.report import true_size
+
+    tables = true_size.tables(tmp_path)
+    assert all(t.empty and tuple(t.columns) == true_size.COLUMNS[k] for k, t in tables.items())
+    assert true_size.told(tmp_path).startswith("No results at true size")
+
+
+@pytest.mark.parametrize("words", [["run", "olmo-1b", "--minutes", "0"], ["run", "olmo-1b", "--workers", "-1"], ["run"], ["fly"]])
+def test_bad_input_ends_at_once(words, capsys):
+    from gpu.__main__ import main
+
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+# --- the clock, on jobs that do nothing ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Idle:
+    folder: Path
+    name: str
+    seconds: float = 0.0
+
+    def done(self) -> bool:
+        return (self.folder / self.name).exists()
+
+    def do(self) -> str:
+        if self.name.startswith("dies"):
+            os._exit(1)
+        if self.name.startswith("fails"):
+            raise ValueError("on purpose")
+        time.sleep(self.seconds)
+        (self.folder / self.name).write_text(str(os.getpid()))
+        return "idled"
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch):
+    from gpu import DEFAULTS
+    from gpu.run import Runner
+
+    for name in DEFAULTS:  # what prepare() sets is taken back
+        monkeypatch.setenv(name, os.environ.get(name, DEFAULTS[name]))
+    monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path / "results"))
+    return Runner
+
+
+def phase(tmp_path, *jobs: tuple, minutes: float = 0.01, workers: int = 1):
+    from gpu.study import Phase
+
+    return Phase(tuple(Idle(tmp_path, *j) for j in jobs), minutes, workers)
+
+
+def test_jobs_side_by_side_survive_those_that_fail_or_die(runner, tmp_path, capsys):
+    from gpu.study import Step
+
+    run = runner(2)
+    run.step("idle", Step("", (phase(tmp_path, ("dies",), ("a",), ("b",), ("c",), workers=2),)))
+    run.report()
+    assert run.failed == ["dies"] and not run.left
+    assert all((tmp_path / n).exists() for n in "abc")
+    said = capsys.readouterr().out
+    assert "its process ended" in said and "tries them again" in said
+
+
+def test_the_first_job_begins_whatever_it_is_expected_to_take_and_no_other_without_time(runner, tmp_path, capsys):
+    from gpu.study import Step
+
+    run = runner(0.02)
+    run.step("idle", Step("", (phase(tmp_path, ("a", 0.6), ("b", 0.6), ("c", 0.6), minutes=30),)))
+    run.step("next", Step("", (phase(tmp_path, ("d",)),))) if run.time_left > 0 else None
+    run.report()
+    assert run.left == ["a", "b", "c"] or (tmp_path / "a").exists()
+    assert "c" in run.left and "the same command goes on" in capsys.readouterr().out
+
+
+def test_what_needs_a_failed_model_is_not_begun(runner, tmp_path):
+    from gpu.study import Step
+
+    run = runner(1, workers=0)
+    run.step("idle", Step("", (phase(tmp_path, ("fails",), ("model",)), phase(tmp_path, ("run",)))))
+    assert run.failed == ["fails"] and (tmp_path / "model").exists() and not (tmp_path / "run").exists()
+
+
+def test_models_are_not_made_again_for_runs_that_are_done(runner, tmp_path):
+    from gpu.study import Step
+
+    (tmp_path / "run").write_text("")
+    run = runner(1, workers=0)
+    run.step("idle", Step("", (phase(tmp_path, ("model",)), phase(tmp_path, ("run",)))))
+    assert not (tmp_path / "model").exists() and not run.left
+
+
+def test_what_a_killed_training_left_is_removed(tmp_path, monkeypatch):
+    from reprolib.models import memorise
+    from reprolib.models.testbeds import testbed
+
+    monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(memorise, "_make", lambda bed, which, seed, folder, progress: (folder / "config.json").write_text("{}"))
+    bed = testbed("smoke/synthetic")
+    folder = memorise.folder_of(bed, "target", 0)
+    left = folder.with_name(f".{folder.name}-left")
+    (left / "weights").mkdir(parents=True)
+    assert memorise.get(bed, "target", 0, progress=False) == folder
+    assert (folder / "config.json").exists() and not left.exists()
+
+
+# --- what is carried -------------------------------------------------------------------------------------------
+
+
+def test_packages_are_carried_with_one_library_only():
+    from gpu import carry
+
+    carried = carry.package("bitsandbytes", "130")
+    libraries = sorted(Path(n).name for n in carried if n.endswith(".so"))
+    assert libraries == ["libbitsandbytes_cpu.so", "libbitsandbytes_cuda130.so"]
+    assert any(n.endswith("METADATA") for n in carried), "its version can be asked for"
+    with pytest.raises(SpecError, match=r"no library for --cuda 99.*cuda130"):
+        carry.package("bitsandbytes", "99")
+    with pytest.raises(SpecError, match="not installed here"):
+        carry.package("no-such-package", "130")
+
+
+def test_pieces_that_come_one_a_call_are_put_together(tmp_path, monkeypatch):
+    from gpu import carry
+
+    monkeypatch.setattr(carry, "CARRIED", tmp_path / "carried")
+    (tmp_path / "carried").mkdir()
+    cache = tmp_path / "smollm2"
+    cache.mkdir()
+    for number, content in ((2, b"two"), (1, b"one")):
+        piece = tmp_path / "carried" / f"model.gguf.{number}of2"
+        piece.write_bytes(content)
+        assert not (cache / "model.gguf").exists()
+        carry._join(cache)
+        piece.unlink()
+    assert (cache / "model.gguf").read_bytes() == b"onetwo"
+    assert not list((cache / "pieces").iterdir())
+
+
+# --- the loop at true size -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora-4-8"])
+def test_gradient_checkpointing_and_small_micro_batches_change_no_result(trainable, monkeypatch):
+    import torch
+    from transformers import AutoModelForCausalLM, OlmoConfig
+
+    from gpu import cost
+    from reprolib.recipes import recipe
+    from reprolib.unlearn import unlearn
+
+    monkeypatch.setattr(cost, "ROWS", 4)
+    monkeypatch.setattr(cost, "TOKENS", 24)
+    monkeypatch.setattr(cost, "LABELS", 6)
+    config = OlmoConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                        pad_token_id=1, eos_token_id=0, bos_token_id=None)  # fmt: skip
+
+    def weights(**settings: str) -> torch.Tensor:
+        with monkeypatch.context() as m:
+            for name, value in settings.items():
+                m.setenv(name, value)
+            torch.manual_seed(0)
+            lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            stages = recipe("npo").build({"epochs": 1, "lr": 1e-3, "batch_size": 4, "trainable": trainable})
+            lm, outcome = unlearn(lm, stages, cost.even_rows(64, 0), cost.even_rows(64, 1), seed=0, points=0, progress=False)
+            assert outcome.status == "done"
+            return torch.cat([p.detach().flatten() for p in lm.parameters()])
+
+    plain = weights()
+    assert torch.equal(weights(REPROLIB_GRADIENT_CHECKPOINTING="1"), plain)
+    torch.testing.assert_close(weights(REPROLIB_MICRO_TOKENS="24"), plain, rtol=0, atol=2e-4)
+    with pytest.raises(SpecError, match="REPROLIB_MICRO_TOKENS is '0'"):
+        weights(REPROLIB_MICRO_TOKENS="0")
+
+
+@pytest.mark.slow
+def test_every_kind_of_job_at_toy_size(tmp_path):
+    process = start("-m", "gpu", "run", *STEPS, "--rehearse", str(tmp_path), "--minutes", "30", "--workers", "2")
+    said = process.communicate(timeout=1800)[0]
+    assert process.returncode == 0 and "FAILED" not in said and "nothing is left to do" in said, said

@@ -1,0 +1,132 @@
+"""Arms of an ablation: settings, the best of them, comparisons, and that the pages ask for the runs of the grid."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from test_report import made
+
+from reprolib.errors import SpecError
+from reprolib.report import arms as a
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    plt.close("all")
+
+
+def falling(method, seed, *, kept, low=0.0, options=None):
+    """A run whose forget questions fall in a line from 1 to ``low`` while the rest falls from 1 to ``kept``."""
+    record = made(method, seed, forget=low, retain=kept, world=kept, **({"options": options} if options else {}))
+    steps = [
+        {"step": n, "loss": 0.0, "forget/questions": 1 - (1 - low) * n / 10, "retain/questions": 1 - (1 - kept) * n / 10,
+         "world/accuracy": 1 - (1 - kept) * n / 10, "attack/auc": 0.5, "retain/kl": 0.1}
+        for n in range(11)
+    ]  # fmt: skip
+    return dataclasses.replace(record, trajectory=steps)
+
+
+def arm(label, method, *settings):
+    """``settings``: (rate, what each seed keeps at the end, distances)."""
+    return a.Arm(label, method, tuple(
+        a.Setting(rate, tuple(falling(method, s, kept=k) for s, k in enumerate(ends)), tuple(1 - 0.9 * (1 - k) for k in ends), far)
+        for rate, ends, far in settings
+    ))  # fmt: skip
+
+
+def pair(gap):
+    return {
+        "one": arm("one", "npo", (1e-4, (0.5, 0.6, 0.5), (0.3, 0.3, 0.3)), (1e-3, (0.8, 0.81, 0.8), (0.2, 0.21, 0.2))),
+        "two": arm("two", "libu", (1e-4, (0.8 - gap, 0.8 - gap, 0.81 - gap), (0.2 + gap, 0.2 + gap, 0.21 + gap))),
+    }
+
+
+def test_kept_is_read_where_a_tenth_is_left():
+    assert a.kept(falling("npo", 0, kept=0.0)) == pytest.approx(0.1)
+    assert a.kept(falling("npo", 0, kept=0.5)) == pytest.approx(0.55)
+    assert math.isnan(a.kept(falling("npo", 0, kept=0.5, low=0.4)))
+
+
+def test_the_best_setting_is_that_of_the_reading():
+    arms = pair(0.0)
+    assert arms["one"].best(a.KEPT).rate == arms["one"].best(a.DISTANCE).rate == 1e-3
+    torn = a.Arm("x", "npo", (*arms["one"].settings, a.Setting(0.1, arms["one"].settings[0].records, (0.99, math.nan, math.nan), (0.05, 0.05, 0.05))))
+    assert torn.best(a.KEPT).rate == 1e-3, "a setting that most seeds of which never forget is not the best"
+    assert torn.best(a.DISTANCE).rate == 0.1
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.3, "yes"), (0.0, "open"), (-0.15, "no")])
+def test_seeds_tell_arms_apart_or_do_not(gap, verdict):
+    arms = pair(gap)
+    assert a.better(arms, "one", "two", a.KEPT) == a.better(arms, "one", "two", a.DISTANCE) == verdict
+    assert a.difference(arms, "one", "two", a.DISTANCE).estimate == pytest.approx(-gap, abs=0.01)
+    text = a.answer(arms, [("Is it?", "one", "two")]).data
+    assert f"Is it? **{a.VERDICTS[verdict].capitalize()}.**" in text and "Over 3 seeds." in text
+
+
+def test_an_arm_that_never_forgets_is_not_compared():
+    arms = pair(0.0) | {"mild": a.Arm("mild", "npo", (a.Setting(None, pair(0)["two"].settings[0].records, (math.nan,) * 3, (0.4, 0.4, 0.41)),))}
+    assert a.better(arms, "mild", "one", a.KEPT) == "none" and a.better(arms, "mild", "one", a.DISTANCE) == "no"
+    text = a.answer(arms, [("Is it?", "mild", "one")]).data
+    assert "**Not to be compared by what is kept; no, the reverse by the distance to the twin.**" in text and "mild –" in text
+    assert "–" in a.table(arms)._repr_html_() and "mild never gets there" in a.figure(arms)[1]
+
+
+def test_one_seed_tells_nothing():
+    one = {k: a.Arm(k, "npo", tuple(dataclasses.replace(s, records=s.records[:1], kept=s.kept[:1], distance=s.distance[:1]) for s in v.settings)) for k, v in pair(0.2).items()}
+    assert a.difference(one, "one", "two") is None and "too few" in a.answer(one, [("Is it?", "one", "two")]).data
+    a.figure(one)
+
+
+def test_table_and_figure_have_every_setting():
+    arms = pair(0.1)
+    html = a.table(arms)._repr_html_()
+    assert html.count('<th scope="row">') == 3 and "KEPT, NEAREST" in html
+    fig, alt = a.figure(arms)
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["one", "two"] and "one 0.82" in alt
+    assert "weights that move" in a.cost({"x": a.Arm("x", "npo", (with_cost(arms),))})._repr_html_()
+
+
+def with_cost(arms):
+    s = arms["two"].settings[0]
+    cost = {"train_s": 2.0, "steps": 10, "peak_bytes": 2**20, "trained_parameters": 5, "importance_s": 1.0, "importance_parameters": 7}
+    return dataclasses.replace(s, records=tuple(dataclasses.replace(r, cost=cost) for r in s.records))
+
+
+def test_fields_of_an_arm():
+    assert a.fields("x", {"method": "npo"}) == [(None, {"method": "npo"})]
+    assert a.fields("x", {"method": "libu", "options": {"rho": 1}, "rate": "phase2_lr", "rates": [1, 2], "precision": "nf4"})[1] == (
+        2, {"method": "libu", "precision": "nf4", "options": {"rho": 1, "phase2_lr": 2}})  # fmt: skip
+    with pytest.raises(SpecError, match=r"arm 'x': unknown key 'ratess'.*rates"):
+        a.fields("x", {"method": "npo", "ratess": [1]})
+    with pytest.raises(SpecError, match="method is missing"):
+        a.fields("x", {"options": {}})
+
+
+@pytest.mark.parametrize("name", ["sophia_vs_influence", "quantization", "fila_vs_vila"])
+def test_a_page_asks_for_the_runs_of_its_blocks(name, monkeypatch):
+    """Not one run more, which the page would compute by itself, and not one fewer, which would be computed for nothing."""
+    from reprolib import report
+    from reprolib.grid import Grid
+    from reprolib.spec import Spec
+
+    asked = set()
+
+    def run(**spec):
+        asked.add(Spec(**spec).fingerprint)
+        return falling(spec["method"], spec["seed"], kept=0.5)
+
+    monkeypatch.setattr(a, "run", run)
+    cells = json.loads((ROOT / f"notebooks/ablations/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    scope: dict = {}
+    exec(code[0], scope)
+    exec(code[1].replace("report.style.use()", ""), scope | {"report": report})  # also words every question of the answer
+    wanted = {s.fingerprint for s in Grid.load().pages[f"ablations/{name}"].specs if s.method not in ("target", "random", "always_eos")}
+    assert asked == wanted

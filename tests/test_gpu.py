@@ -296,3 +296,29 @@ def test_every_kind_of_job_at_toy_size(tmp_path):
     process = start("-m", "gpu", "run", *STEPS, "--rehearse", str(tmp_path), "--minutes", "30", "--workers", "2")
     said = process.communicate(timeout=1800)[0]
     assert process.returncode == 0 and "FAILED" not in said and "nothing is left to do" in said, said
+
+
+def test_the_page_says_what_is_missing_and_shows_what_is_there(tmp_path, monkeypatch):
+    from test_report import made
+
+    from reprolib import record
+    from reprolib.report import true_size
+
+    nothing = true_size.answer(tmp_path).data
+    assert "`olmo-1b`, `olmo-7b`, `smollm2`" in nothing and "python -m gpu run olmo-1b olmo-7b smollm2" in nothing
+    assert true_size.results(tmp_path).data == "No runs yet." and true_size.costs(tmp_path).data == "Nothing was measured yet."
+    monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path))
+    for method, forget in (("twin", 0.0), ("target", 1.0), ("npo", 0.0)):
+        r = made(method, 0, forget=forget, retain=0.75 if method == "npo" else 1.0)
+        record.write(r)
+    table = true_size.results(tmp_path)
+    assert [row[1] for row in table.rows[:2]] == ["Retrained twin", "NPO"] and table.rows[0][5] == "0.00"
+    assert "Missing: `olmo-1b`" in true_size.answer(tmp_path).data
+
+
+def test_predictions_say_where_a_run_fits():
+    from reprolib.report import true_size
+
+    cases = {"full": {"method": "npo"}, "adapter": {"method": "npo", "trainable": "lora-16", "precision": "nf4", "micro_tokens": 1024}}
+    rows = true_size.predictions(["smollm2-135m"], cases).rows
+    assert [r[5] for r in rows] == ["24 GB", "24 GB"] and float(rows[1][3]) <= float(rows[0][3])

@@ -402,3 +402,12 @@ def test_first_page_shows_all_methods_or_the_best_of_each_family(monkeypatch):
     few = leaderboard.selection(s, most=2)
     assert [m for m in few if m not in leaderboard.LADDER] == ["npo", "gradient_difference"]  # as on the leaderboard; noise is a bound
     assert "2 of 4" in leaderboard.selected(s, few).data and "leaderboard" in leaderboard.selected(s, few).data
+
+
+def test_headers_say_what_the_cards_say():
+    for name, reading in summary.READINGS.items():
+        c = reading.card
+        assert c.trap in reading.tip and c.source in reading.tip and c.unit in reading.tip, name
+        assert (reading.low, reading.high) == (c.low, c.high), name
+        assert reading.better == c.better or (reading.better == "higher" and c.better == "twin"), "on retain rows more is better"
+    assert "Trap: " in tables.scores(study())._repr_html_()

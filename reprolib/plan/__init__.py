@@ -550,9 +550,9 @@ def remedies(s: Setting) -> tuple[Remedy, ...]:
     if rows > 1:
         change = best("micro_tokens", [max(1, rows >> k) * s.tokens for k in range(1, rows.bit_length())])
         found.append((f"micro-batches of {change['micro_tokens'] // s.tokens} rows",
-                      f"Schedule(micro_tokens={change['micro_tokens']}); slower, same result", change))  # fmt: skip
+                      f"REPROLIB_MICRO_TOKENS={change['micro_tokens']}; slower, same result", change))  # fmt: skip
     if s.training and not s.checkpointing:
-        how = "lm.gradient_checkpointing_enable() before unlearn(); slower, same result"
+        how = "REPROLIB_GRADIENT_CHECKPOINTING=1; slower, same result"
         found.append(("gradient checkpointing", how, {"checkpointing": True}))
     if counts := [n for n in (2, 4, 8, 16) if n > s.gpus]:
         change = best("gpus", counts)

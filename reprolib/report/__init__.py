@@ -1,6 +1,6 @@
 """Figures, tables and sentences of the book. They only ever read records."""
 
-from reprolib.report import arms, figures, leaderboard, requests, stress, style, summary, tables, yardsticks
+from reprolib.report import arms, figures, leaderboard, requests, stress, style, summary, tables, true_size, yardsticks
 from reprolib.report.page import (
     actual_rows,
     answer,
@@ -31,5 +31,5 @@ from reprolib.report.page import (
 __all__ = [
     "actual_rows", "answer", "arms", "card", "compare", "diagnostics", "distances", "figures", "gaps", "gather", "importance_cost",
     "leaderboard", "matched", "methods", "requests", "routing", "say", "search", "search_answer", "search_summary", "search_trials",
-    "settings", "size_answer", "size_table", "source", "status", "stress", "style", "summary", "tables", "trials", "verdict", "yardsticks",
+    "settings", "size_answer", "size_table", "source", "status", "stress", "style", "summary", "tables", "trials", "true_size", "verdict", "yardsticks",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from reprolib.metrics import lume, privacy
+from reprolib.metrics.card import Card
 from reprolib.metrics.statistics import Interval, _percentiles, _Plan, at_matched, combined_interval, gap_closed, seeds_interval
 from reprolib.record import Record
 
@@ -20,7 +21,7 @@ LADDER = ("target", "twin", "random", "always_eos")  # the sanity ladder, in the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A quantity of the result tables. ``card`` names the metric whose card explains it."""
+    """A quantity of the result tables: a metric of its card, read on certain rows, with the direction that is good on those."""
 
     name: str
     label: str
@@ -31,6 +32,20 @@ class Reading:
     rows: Callable[[Columns], np.ndarray] | None = None  # which rows it reads (for the mean of a column)
     column: str = "score"
     metric: str = ""  # or a metric of the record, with an interval over seeds only
+
+    @property
+    def card(self) -> Card:
+        """What is known of the metric: range, unit, source, trap."""
+        from reprolib.report.cards import cards
+
+        return cards()[METRICS.get(self.name, self.name)]
+
+    @property
+    def tip(self) -> str:
+        """All of it in a few sentences, for a table's header."""
+        c = self.card
+        bounds = "unbounded" if c.low is None else f"{c.low:g} or more" if c.high is None else f"{c.low:g} to {c.high:g}"
+        return f"{self.help} Unit: {c.unit}, {bounds}. Trap: {c.trap} Source: {c.source}"
 
     @property
     def arrow(self) -> str:
@@ -68,6 +83,10 @@ READINGS: dict[str, Reading] = {
         Reading(name="final_score", label="Official final", better="higher",
                 help="Mean of task aggregate, MIA score and utility. A destroyed model gets about 0.4: read the parts."),
     )
+}  # fmt: skip
+METRICS = {  # reading -> name of its card, where it is another
+    "forget_questions": "knowledge", "retain_questions": "knowledge", "forget_passages": "rouge_l_recall",
+    "retain_passages": "rouge_l_recall", "attack_auc": "auc", "world_questions": "choice_accuracy", "retain_kl": "kl",
 }  # fmt: skip
 ASPECTS = ("forget_questions", "forget_passages", "attack_auc", "retain_questions", "world_questions")
 

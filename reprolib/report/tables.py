@@ -101,7 +101,7 @@ def scores(study: Mapping[str, Sequence[Record]], names: Sequence[str] = COLUMNS
     counts = sorted({len(r) for r in study.values()})
     many = f"{counts[0]} seeds." if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]} seeds."
     seeds = many if counts[-1] > 1 else "One seed: intervals are over documents only."
-    help_ = {heads[r.name]: r.help for r in readings}
+    help_ = {heads[r.name]: r.tip for r in readings}
     header = ("model", *heads.values())
     caption = f"{caption}. {seeds}" if caption else seeds
     return Table(header, tuple(rows), caption, help_, sum(m in LADDER for m in order), tuple(data))

@@ -182,19 +182,24 @@ def records(arms: Arms) -> list[Record]:
 
 def answer(arms: Arms, questions: Sequence[tuple[str, str, str]]) -> Any:
     """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance."""
-    lines = []
+    lines, neither = [], 0
     for question, a, b in questions:
         verdicts = {reading: better(arms, a, b, reading) for reading in (KEPT, DISTANCE)}
         said = {v: " and ".join(SHORT[r] for r in verdicts if verdicts[r] == v) for v in dict.fromkeys(verdicts.values())}
-        word = VERDICTS[verdicts[KEPT]] + "." if len(said) == 1 else "; ".join(f"{VERDICTS[v]} by {how}" for v, how in said.items()) + "."
-        lines.append(f"- {question} **{word[0].upper()}{word[1:]}** " + " ".join(_numbers(arms, a, b, r) for r in verdicts))
+        word = VERDICTS[verdicts[KEPT]] if len(said) == 1 else "; ".join(f"{VERDICTS[v]} by {how}" for v, how in said.items())
+        neither += not {"yes", "no"} & set(verdicts.values())
+        numbers = "; ".join(_numbers(arms, a, b, r) for r in verdicts)
+        lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
     n = max(len(s.records) for arm in arms.values() for s in arm.settings)
-    nearest = min(arms.values(), key=lambda arm: _mean(arm.values(DISTANCE)))
-    lines.append(f"- Nearest to the twin of all arms: **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)}).")
-    note = f"Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0. Over {n} seed{'s' if n > 1 else ''}" + (
+    nearest = min(arms.values(), key=lambda arm: (_mean(arm.values(DISTANCE)) != _mean(arm.values(DISTANCE)), _mean(arm.values(DISTANCE))))
+    lead = f"{neither} of {len(questions)} comparisons" if neither else "No comparison"
+    lead = f"**{lead} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
+    if not neither:
+        lead = lead.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
+    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0. {n} seed{'s' if n > 1 else ''}" + (
         "." if n > 2 else ", too few to tell anything apart."
     )
-    return say("```{admonition} The answer\n:class: tip\n" + "\n".join(lines) + f"\n\n{note}\n```")
+    return say("```{admonition} The answer\n:class: tip\n" + lead + "\n\n" + "\n".join(lines) + f"\n\n{note}\n```")
 
 
 SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}
@@ -212,15 +217,10 @@ def better(arms: Arms, a: str, b: str, reading: str) -> str:
 
 def _numbers(arms: Arms, a: str, b: str, reading: str) -> str:
     x, y = (_shown(arms[k].values(reading), reading) for k in (a, b))
-    return f"{'Kept' if reading == KEPT else 'Distance'}: {a} {x}, {b} {y}" + _interval(difference(arms, a, b, reading), reading) + "."
-
-
-def _interval(found: SeedsInterval | None, reading: str) -> str:
-    if found is None:
-        return ""
-    if reading == KEPT:
-        return f" (difference {100 * found.estimate:+.0f} points [{100 * found.low:+.0f}, {100 * found.high:+.0f}])"
-    return f" ({found.estimate:+.2f} [{found.low:+.2f}, {found.high:+.2f}])"
+    found, scale = difference(arms, a, b, reading), 100 if reading == KEPT else 1
+    shown = lambda v: f"{scale * v:+.{0 if reading == KEPT else 2}f}".replace("-0.00", "+0.00")  # noqa: E731
+    gap = f" ({shown(found.estimate)}{' points' if reading == KEPT else ''} [{shown(found.low)}, {shown(found.high)}])" if found else ""
+    return f"{'kept' if reading == KEPT else 'distance'} {x} against {y}{gap}"
 
 
 def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:

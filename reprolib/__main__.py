@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--forget-documents", type=float, default=1.0, metavar="SHARE", help="share of the forget documents given")
     p.add_argument("--forget-rows", type=float, default=1.0, metavar="SHARE", help="share of each document's rows given")
+    p.add_argument("--requests", type=int, default=1, metavar="N", help="portions of the forget documents, one after another")
     p.add_argument("--precision", default="fp32", help="of the base: fp32, bf16, nf4, int8")
     p.add_argument("--suite", default="core", help="what is measured: core, wide or stress")
     p.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a recipe's option, e.g. lr=1e-4")
@@ -134,6 +135,7 @@ def _run(args) -> int:
         spec = Spec(
             testbed=args.testbed, method=args.method, seed=args.seed, precision=args.precision,
             forget_documents=args.forget_documents, forget_rows=args.forget_rows, options=_options(args.option), suite=args.suite,
+            requests=args.requests,
         )  # fmt: skip
     record = experiment.run(spec)
     print(json.dumps({"record": str(path_of(spec)), "status": record.status, **record.metrics}, indent=1))
@@ -182,7 +184,7 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
             try:
                 out[name] = float(value)
             except ValueError:
-                out[name] = value
+                out[name] = {"true": True, "false": False}.get(value.lower(), value)
     return out
 
 

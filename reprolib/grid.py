@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ class Grid:
         path = path or project_root() / "study.yml"
         if not path.exists():
             raise SpecError(f"{path} not found; run this inside the project (the folder that holds study.yml).")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return cls._parsed(name, path, path.read_text(encoding="utf-8"))
+
+    @classmethod
+    @lru_cache(maxsize=8)  # pages ask again and again
+    def _parsed(cls, name: str, path: Path, text: str) -> Grid:
+        raw = yaml.safe_load(text) or {}
         for key in raw:
             if key not in SECTIONS:
                 raise SpecError(f"{path}: " + unknown("key", key, SECTIONS))
@@ -95,10 +101,11 @@ class Grid:
 
         pages = {}
         for page, entry in raw["pages"].items():
-            wrong = [b for b in entry.get("blocks", []) if b not in blocks]
+            shown = [*entry.get("blocks", []), *(entry.get("besides", []) if not small else [])]
+            wrong = [b for b in shown if b not in blocks]
             if wrong:
                 raise SpecError(f"{path}, page {page}: " + unknown("block", wrong[0], blocks))
-            specs = tuple(s for b in entry.get("blocks", []) for s in blocks[b])
+            specs = tuple(s for b in shown for s in blocks[b])
             if "only" in entry:
                 for method in entry["only"]:
                     if method not in recipes():

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from reprolib import experiment
 from reprolib.models.memorise import REQUIREMENTS
 from reprolib.record import read
+from reprolib.report import claims as c
 
 RECORDS = Path(__file__).resolve().parent.parent / "results" / "records"
 BEDS = ("tiny/synthetic", "tiny/lume")
@@ -63,3 +65,70 @@ def test_the_published_damping_is_far_above_the_fisher_of_an_adapter():
         for r in records("tiny/synthetic", method).values():
             values = [p["optimizer/fisher_log10_p95"] for p in r.trajectory if "optimizer/fisher_log10_p95" in p]
             assert values and max(values) < -5, f"{method}: {values}"
+
+
+# ---------------------------------------------------------------------- the claims of the book
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    return c.Evidence()
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """The committed records, and an error for a run that has none."""
+
+    def missing(spec, **_):
+        pytest.fail(f"the claim asks for a run without a record: {spec.method} on {spec.testbed}, seed {spec.seed}, {dict(spec.options)}")
+
+    monkeypatch.setenv("REPROLIB_RESULTS", str(RECORDS.parent))
+    monkeypatch.setattr(experiment, "compute", missing)
+
+
+@pytest.mark.parametrize("name", c.CLAIMS)
+def test_a_claim_of_the_book_holds(name, evidence, committed):
+    found = c.CLAIMS[name].check(evidence)
+    assert found.holds, f"{c.CLAIMS[name].text} Now: {found.numbers}"
+    assert any(d.isdigit() for d in found.numbers)
+
+
+def test_claims_are_sentences_with_a_page():
+    from reprolib.grid import Grid
+
+    pages = Grid.load().pages
+    for claim in c.CLAIMS.values():
+        assert claim.text.endswith((".", ").")) and claim.text[0].isupper(), claim.name
+        assert claim.page in pages, claim.name
+
+
+def test_the_first_page_and_the_claims_page_depend_on_what_claims_ask_for(committed, monkeypatch):
+    """Otherwise a page would compute, by itself and one after another, what the grid could have computed before."""
+    from reprolib.grid import Grid
+    from reprolib.report import arms, page
+
+    asked = {}
+
+    def noted(run):
+        def inner(**fields):
+            record = run(**fields)
+            asked[record.fingerprint] = record.spec
+            return record
+
+        return inner
+
+    monkeypatch.setattr(page, "run", noted(page.run))
+    monkeypatch.setattr(arms, "run", noted(arms.run))
+    c.examine(c.Evidence())
+    for name in ("index", "synthesis/claims"):
+        held = {s.fingerprint for s in Grid.load().pages[name].specs}
+        assert not [s for f, s in asked.items() if f not in held], name
+
+
+def test_a_claim_that_fails_stops_the_page(monkeypatch):
+    broken = c.Claim("x", "synthesis/audit", "Water runs uphill.", lambda e: c.Finding(False, "it runs down in 3 of 3"))
+    monkeypatch.setitem(c.CLAIMS, "x", broken)
+    with pytest.raises(c.ClaimError, match=r"1 of 1 claims do not hold any more: x \(Water runs uphill\. Now: it runs down in 3 of 3\)"):
+        c.abstract(None, ["x"])
+    monkeypatch.setitem(c.CLAIMS, "x", c.Claim("x", "synthesis/audit", "Water runs.", lambda e: c.Finding(True, "3 of 3")))
+    assert c.abstract(None, ["x"]).data == "- Water runs. → {doc}`/results/notebooks/synthesis/audit`"

@@ -1,6 +1,21 @@
 """Figures, tables and sentences of the book. They only ever read records."""
 
-from reprolib.report import arms, figures, leaderboard, requests, stress, style, summary, tables, true_size, yardsticks
+from reprolib.report import (
+    advice,
+    arms,
+    claims,
+    figures,
+    leaderboard,
+    requests,
+    scale,
+    status,
+    stress,
+    style,
+    summary,
+    tables,
+    true_size,
+    yardsticks,
+)
 from reprolib.report.page import (
     actual_rows,
     answer,
@@ -23,13 +38,12 @@ from reprolib.report.page import (
     size_answer,
     size_table,
     source,
-    status,
     trials,
     verdict,
 )
 
 __all__ = [
-    "actual_rows", "answer", "arms", "card", "compare", "diagnostics", "distances", "figures", "gaps", "gather", "importance_cost",
-    "leaderboard", "matched", "methods", "requests", "routing", "say", "search", "search_answer", "search_summary", "search_trials",
+    "actual_rows", "advice", "answer", "arms", "card", "claims", "compare", "diagnostics", "distances", "figures", "gaps", "gather", "importance_cost",
+    "leaderboard", "matched", "methods", "requests", "routing", "say", "scale", "search", "search_answer", "search_summary", "search_trials",
     "settings", "size_answer", "size_table", "source", "status", "stress", "style", "summary", "tables", "trials", "true_size", "verdict", "yardsticks",
 ]  # fmt: skip

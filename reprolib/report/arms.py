@@ -1,5 +1,5 @@
-"""Ablations by arms: what differs is one thing, every arm has the same number of learning rates, and arms are compared where all have
-forgotten equally much.
+"""Ablations by arms: what differs is one thing, arms have as many learning rates each (or their page says otherwise), and they are
+compared where all have forgotten equally much.
 
 Two readings decide. *Kept*: the mean of retain and world questions when the forget questions first come down to a tenth, read off the
 trajectory, so that an arm that is merely gentler has no advantage. *Distance*: to the twin of the same seed, at the run's end. Each arm
@@ -78,6 +78,11 @@ def fields(label: str, arm: Mapping[str, Any]) -> list[tuple[float | None, dict[
     if not arm.get("rates"):
         return [(None, common | ({"options": options} if options else {}))]
     return [(rate, common | {"options": {**options, arm.get("rate", "lr"): rate}}) for rate in arm["rates"]]
+
+
+def precisions(methods: Sequence[str], bases: Sequence[str], options: Mapping[str, Any], rates: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """Arms that differ in the precision of the base: one for each method and base, named e.g. "NPO, nf4"."""
+    return {f"{style.label(m)}, {p}": {"method": m, "options": options, "rates": rates, "precision": p} for m in methods for p in bases}
 
 
 def gather(arms: Mapping[str, Mapping[str, Any]], testbed: str, seed: int | None = None) -> dict[str, Arm]:
@@ -180,15 +185,18 @@ def records(arms: Arms) -> list[Record]:
     return [r for arm in arms.values() for s in arm.settings for r in s.records]
 
 
-def answer(arms: Arms, questions: Sequence[tuple[str, str, str]]) -> Any:
-    """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance."""
+def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence[str] = ()) -> Any:
+    """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance.
+
+    ``more``: lines that follow.
+    """
     lines, neither = [], 0
     for question, a, b in questions:
         verdicts = {reading: better(arms, a, b, reading) for reading in (KEPT, DISTANCE)}
         said = {v: " and ".join(SHORT[r] for r in verdicts if verdicts[r] == v) for v in dict.fromkeys(verdicts.values())}
         word = VERDICTS[verdicts[KEPT]] if len(said) == 1 else "; ".join(f"{VERDICTS[v]} by {how}" for v, how in said.items())
         neither += not {"yes", "no"} & set(verdicts.values())
-        numbers = "; ".join(_numbers(arms, a, b, r) for r in verdicts)
+        numbers = "; ".join(compared(arms, a, b, r) for r in verdicts)
         lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
     n = max(len(s.records) for arm in arms.values() for s in arm.settings)
     nearest = min(arms.values(), key=lambda arm: (_mean(arm.values(DISTANCE)) != _mean(arm.values(DISTANCE)), _mean(arm.values(DISTANCE))))
@@ -199,7 +207,7 @@ def answer(arms: Arms, questions: Sequence[tuple[str, str, str]]) -> Any:
     note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0. {n} seed{'s' if n > 1 else ''}" + (
         "." if n > 2 else ", too few to tell anything apart."
     )
-    return say("```{admonition} The answer\n:class: tip\n" + lead + "\n\n" + "\n".join(lines) + f"\n\n{note}\n```")
+    return say("```{admonition} The answer\n:class: tip\n" + lead + "\n\n" + "\n".join([*lines, *(f"- {x}" for x in more)]) + f"\n\n{note}\n```")
 
 
 SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}
@@ -215,7 +223,8 @@ def better(arms: Arms, a: str, b: str, reading: str) -> str:
     return "open" if found.low <= 0 <= found.high else "yes" if gain * found.estimate > 0 else "no"
 
 
-def _numbers(arms: Arms, a: str, b: str, reading: str) -> str:
+def compared(arms: Arms, a: str, b: str, reading: str) -> str:
+    """Both arms' means by a reading, and their difference with its interval."""
     x, y = (_shown(arms[k].values(reading), reading) for k in (a, b))
     found, scale = difference(arms, a, b, reading), 100 if reading == KEPT else 1
     shown = lambda v: f"{scale * v:+.{0 if reading == KEPT else 2}f}".replace("-0.00", "+0.00")  # noqa: E731

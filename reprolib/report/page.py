@@ -482,12 +482,12 @@ def search_trials(choices: Mapping[str, Any]) -> Any:
             state = [t.status] if t.status != "done" else []
             values = [t.readings.get(k, math.nan) for k in READINGS]
             rows.append({
-                "trial": t.label, "": ", ".join(marks + state), "forgets enough": "–" if not t.eligible else "yes" if t.enough else "no",
+                "trial": t.label, "mark": ", ".join(marks + state), "forgets enough": "–" if not t.eligible else "yes" if t.enough else "no",
                 **dict(zip(HEADS, (*(number(v) for v in values[:-1]), f"{values[-1]:.3f}" if math.isfinite(values[-1]) else "–"), strict=True)),
             })  # fmt: skip
         twin = next((t.twin for t in c.trials if t.twin), {})
         if twin:
-            rows.append({"trial": "the twin of this seed", "": "", "forgets enough": "", **dict(zip(HEADS, (number(twin[k]) for k in READINGS), strict=True))})
+            rows.append({"trial": "the twin of this seed", "mark": "", "forgets enough": "", **dict(zip(HEADS, (number(twin[k]) for k in READINGS), strict=True))})
         reasons = "".join(f" {t.label}: {t.reason}." for t in c.trials if t.reason)
         tables.append(Table.of(rows, caption=f"{_label(m)}.{reasons}")._repr_html_())
     return HTML("\n".join(tables))
@@ -671,30 +671,3 @@ def size_table(by_documents: Sizes, by_rows: Sizes) -> Any:
                 cells |= {"retain answered": _ranged([r.metrics["retain/questions"] for r in records]), "attack AUC": f"{mean(records, 'attack/auc'):.2f}"}
                 rows.append(cells)
     return Table.of(rows, caption="Share of questions answered after unlearning: means over seeds, and the range over seeds.")
-
-
-def status(every: bool = True) -> Any:
-    """What exists, what is missing, what failed: counts by block, then every run."""
-    from reprolib.grid import Grid
-    from reprolib.record import path_of, read, results_dir
-
-    grid = Grid.load()
-    head = ["| block | runs | done | diverged | failed | missing |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
-    lines = ["| run | seed | fingerprint | status | train s | made with |", "| --- | ---: | --- | --- | ---: | --- |"]
-    for name, specs in grid.blocks.items():
-        counts = dict.fromkeys(("done", "diverged", "failed", "missing"), 0)
-        for s in specs:
-            path = path_of(s)
-            if path.exists():
-                r = read(path)
-                state = r.status
-                made = f"{r.provenance['machine']['gpu'] or r.provenance['machine']['cpu']}, {(r.provenance['commit'] or '?')[:8]}"
-                cost = f"{r.cost.get('train_s', 0):.0f}"
-            else:
-                state, made, cost = ("failed" if (results_dir() / "failed" / path.name).exists() else "missing"), "", ""
-            counts[state] += 1
-            slug = "_".join(s.slug.split("_")[1:]).replace("_", ", ")
-            lines.append(f"| {s.method} on {s.testbed}{', ' + slug if slug else ''} | {s.seed} | `{s.fingerprint}` | {state} | {cost} | {made} |")
-        head.append(f"| {name} | {len(specs)} | " + " | ".join(str(v) for v in counts.values()) + " |")
-    more = "\n\n## Every run\n\n" + "\n".join(lines) if every else ""
-    return say("\n".join(head) + "\n\n`make book` computes what is missing; `make study` computes everything from nothing." + more)

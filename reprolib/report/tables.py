@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reprolib.record import Record, path_of, results_dir
@@ -31,6 +32,7 @@ class Table:
     data: tuple[Mapping[str, Any], ...] = ()  # plain values for the CSV; the cells themselves if empty
     groups: Mapping[int, str] | None = None  # number of the row that a group begins with -> the group's title
     named: int = 0  # which column names the row
+    file: tuple[str, str] | None = None  # name and text of the CSV, which the page then offers
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], caption: str = "") -> Table:
@@ -50,14 +52,18 @@ class Table:
                 body.append(f'<tr class="rule group"><th scope="rowgroup" colspan="{len(row)}">{title}</th></tr>')
             body.append(f"<tr{mark}>{cells}</tr>")
         # beside the table, not in it: a caption in a wide table would scroll away with it
-        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
+        offer = ""
+        if self.file:
+            data = base64.b64encode(self.file[1].encode()).decode()
+            offer = f' <a class="csv" download="{self.file[0]}.csv" href="data:text/csv;base64,{data}">{self.file[0]}.csv</a>'
+        caption = f"<figcaption>{html.escape(self.caption)}{offer}</figcaption>" if self.caption or offer else ""
         return (
             f'<figure class="result-table"><div class="scrolls" tabindex="0"><table class="result"><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(body)}</tbody></table></div>{caption}</figure>"
         )
 
     def csv(self, name: str) -> Table:
-        """Also write ``results/tables/<name>.csv``; returns the table itself."""
+        """Also write ``results/tables/<name>.csv``; returns the table with a link to it."""
         data = self.data or tuple(dict(zip(self.header, r, strict=True)) for r in self.rows)
         out = io.StringIO()
         writer = csv.DictWriter(out, fieldnames=list(data[0]), lineterminator="\n")
@@ -66,7 +72,7 @@ class Table:
         path = results_dir() / "tables" / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(out.getvalue(), encoding="utf-8")
-        return self
+        return replace(self, file=(name, out.getvalue()))
 
 
 def number(x: float) -> str:
@@ -131,7 +137,9 @@ def stamp(records: Sequence[Record], notebook: str) -> Any:
         if stale else '<span class="badge fresh">records match the present code, settings and data</span>'
     )  # fmt: skip
     spec = records[0].spec
-    command = f"papermill {notebook} out.ipynb -p testbed {spec.testbed}"
+    command = f"papermill {notebook} out.ipynb"
+    if len({r.spec.testbed for r in records}) == 1:  # a page of several testbeds names them itself
+        command += f" -p testbed {spec.testbed}"
     options = {json.dumps(dict(r.spec.options), sort_keys=True) for r in records}
     if len(options) == 1 and spec.options:
         command += f" -y '{{options: {options.pop()}}}'"

@@ -1,0 +1,339 @@
+"""What the book says in its own name: each claim a sentence, a check over the records and the numbers behind it.
+
+A claim that stops being true stops the book: its page raises, and ``tests/test_claims.py`` fails. The sentence is the first line of
+the function's docstring; the function returns whether it holds, and the numbers. A method called *told apart* from another differs
+from it by more than the seeds do (:func:`reprolib.report.page.overlap`, :func:`reprolib.report.arms.better`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reprolib.errors import ReprolibError
+from reprolib.record import Record, project_root
+from reprolib.report import advice, audit, leaderboard, page, requests, stress, style, yardsticks
+from reprolib.report import arms as _arms
+from reprolib.report.summary import LADDER
+
+
+class ClaimError(ReprolibError):
+    """The records no longer support what the book says."""
+
+
+class Finding(NamedTuple):
+    holds: bool
+    numbers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    name: str
+    page: str  # of the book, with the evidence
+    text: str
+    check: Callable[[Evidence], Finding]
+
+
+CLAIMS: dict[str, Claim] = {}
+
+
+def claim(of: str) -> Callable[[Callable[[Evidence], tuple[bool, str]]], Callable[[Evidence], tuple[bool, str]]]:
+    """Register the decorated check, whose docstring says the claim, as one that rests on the page ``of``."""
+
+    def add(check: Callable[[Evidence], tuple[bool, str]]) -> Callable[[Evidence], tuple[bool, str]]:
+        text = (check.__doc__ or "").strip().partition("\n")[0]
+        CLAIMS[check.__name__] = Claim(check.__name__, of, text, lambda e: Finding(*check(e)))
+        return check
+
+    return add
+
+
+class Evidence:
+    """Records of the study, gathered when a claim first asks for them."""
+
+    def __init__(self, testbed: str = "tiny/synthetic", real: str = "tiny/lume", seed: int | None = None):
+        self.testbed, self.real, self.seed = testbed, real, seed
+
+    def _gather(self, block: str, testbed: str, **fields: Any) -> dict[str, list[Record]]:
+        from reprolib.grid import Grid
+
+        methods = dict.fromkeys(s.method for s in Grid.load().blocks[block] if s.method not in LADDER)
+        return page.gather(methods, testbed, self.seed, **fields)
+
+    @cached_property
+    def core(self) -> dict[str, list[Record]]:
+        return self._gather("methods", self.testbed)
+
+    @cached_property
+    def board(self) -> tuple[leaderboard.Entry, ...]:
+        return leaderboard.board(self.core)
+
+    @cached_property
+    def methods(self) -> list[leaderboard.Entry]:
+        """The leaderboard without the ladder and the bounds."""
+        return [e for e in self.board if e.counts]
+
+    @cached_property
+    def lume(self) -> dict[str, list[Record]]:
+        return self._gather("methods-lume", self.real)
+
+    @cached_property
+    def wide(self) -> dict[str, list[Record]]:
+        return self._gather("wide", self.testbed, suite="wide")
+
+    @cached_property
+    def stress(self) -> dict[str, list[Record]]:
+        return self._gather("stress", self.testbed, suite="stress")
+
+    @cached_property
+    def published(self) -> audit.Published:
+        return audit.published()
+
+    def parameters(self, of: str) -> dict[str, Any]:
+        """The parameters of a page's notebook, which name what the page compares."""
+        import json
+
+        path = Path(project_root()) / "notebooks" / f"{of}.ipynb"
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        scope: dict[str, Any] = {}
+        exec("".join(next(c["source"] for c in cells if "parameters" in c["metadata"].get("tags", ()))), scope)
+        return {k: v for k, v in scope.items() if k != "__builtins__"}
+
+    def arms(self, of: str) -> dict[str, _arms.Arm]:
+        return _arms.gather(self.parameters(of)["arms"], self.testbed, self.seed)
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:.0f}\u202f%"
+
+
+# ---------------------------------------------------------------------- the official score
+
+
+@claim("synthesis/audit")
+def the_official_score_rewards_destruction(e: Evidence) -> tuple[bool, str]:
+    """A destroyed model scores more on the official mean than an untouched one, on both corpora."""
+    said, holds = [], True
+    for study in (e.core, e.lume):
+        ends = {m: audit.finals(study, m) for m in ("target", "random", "always_eos")}
+        holds &= min(*ends["random"], *ends["always_eos"]) > max(ends["target"])
+        said.append(f"`{study['twin'][0].spec.testbed}`: " + ", ".join(f"{style.label(m).lower()} {sum(v) / len(v):.2f}" for m, v in ends.items()))
+    return holds, "; ".join(said)
+
+
+@claim("synthesis/audit")
+def a_destroyed_model_outscores_most_published_systems(e: Evidence) -> tuple[bool, str]:
+    """What a destroyed 7B model scores for nothing is more than most of the published 7B systems got."""
+    rows = e.published.of("7B")
+    below = [r for r in rows if r.final < audit.destroyed()]
+    return 2 * len(below) > len(rows), f"{len(below)} of {len(rows)} submissions score less than {audit.destroyed():.2f}"
+
+
+@claim("synthesis/audit")
+def the_distance_sees_destruction(e: Evidence) -> tuple[bool, str]:
+    """The distance to a retrained twin gives destroyed models next to nothing: less than a tenth of the gap is closed."""
+    gaps = [g for m in ("random", "always_eos") for g in page.closed(e.core, m).values()]
+    return max(gaps) < 0.1, f"{_percent(min(gaps))} to {_percent(max(gaps))} of the gap, over two destroyed models and {len(gaps) // 2} seeds"
+
+
+@claim("synthesis/audit")
+def a_headline_was_the_score_of_a_destroyed_model(e: Evidence) -> tuple[bool, str]:
+    """The headline scores of Cyber for AI come with a task aggregate of zero."""
+    rows = [e.published.row(t, "Cyber for AI") for t in ("7B", "1B")]
+    return all(r.task == 0 for r in rows), "; ".join(f"{r.track}: final {r.final:.3f}, task aggregate {r.task:g}" for r in rows)
+
+
+# ---------------------------------------------------------------------- methods
+
+
+@claim("synthesis/leaderboard")
+def the_best_come_close(e: Evidence) -> tuple[bool, str]:
+    """The best methods close more than four fifths of the gap to the twin, and none is indistinguishable from it."""
+    ranked = [m for m in e.methods if m.group == "all" and m.gap]
+    near = [m for m in ranked if m.gap.estimate > 0.8]
+    floor = page.noise(e.core)
+    least = min(ranked, key=lambda m: m.distance)
+    said = ", ".join(f"{m.label} {m.gap.estimate:.2f}" for m in near)
+    return bool(near) and least.distance > floor, f"{said}; smallest distance {least.distance:.2f}, between twins at most {floor:.2f}"
+
+
+@claim("synthesis/leaderboard")
+def the_best_train_on_retain_rows(e: Evidence) -> tuple[bool, str]:
+    """The ten methods that come closest to the twin all train on retain rows."""
+    first = [m for m in e.methods if m.group == "all" and m.gap][:10]
+    other = max((m for m in e.methods if m.retains == "no" and m.gap), key=lambda m: m.gap.estimate)
+    return len(first) == 10 and all(m.retains == "yes" for m in first), f"the best without them, {other.label}, closes {other.gap.estimate:.2f} of the gap"
+
+
+@claim("synthesis/leaderboard")
+def the_systems_of_the_three_papers_are_not_the_best(e: Evidence) -> tuple[bool, str]:
+    """LIBU, the chains of Cyber for AI and VILA as published are told apart from the best method, and lie behind it."""
+    best = next(m for m in e.methods if m.group == "all")
+    own = {m.method: m for m in e.methods if m.method in ("libu", "chain_ga_gd", "chain_ga_gd_ga", "chain_difference_ga", "vila_difference")}
+    behind = all(min(m.distances) > max(best.distances) for m in own.values())
+    return behind, f"distance {best.distance:.2f} ({best.label}); " + ", ".join(f"{m.label} {m.distance:.2f}" for m in own.values())
+
+
+@claim("synthesis/real_data")
+def real_rows_give_a_like_order(e: Evidence) -> tuple[bool, str]:
+    """On rows of LUME the methods come in much the same order as on synthetic people (Kendall's tau above one half)."""
+    methods = [m for m in e.lume if m not in LADDER]
+    found, p = yardsticks.tau({m: page.distance(e.lume, m) for m in methods}, {m: page.distance(e.core, m) for m in methods}, methods)
+    return found > 0.5, f"tau {found:.2f} over {len(methods)} methods ({'p < 0.001' if p < 0.001 else f'p = {p:.3f}'})"
+
+
+@claim("synthesis/real_data")
+def real_passages_stay_recognisable(e: Evidence) -> tuple[bool, str]:
+    """On rows of LUME most methods leave the forget passages recognisable to the plainest attack (AUC above 0.75; the twin's is near 0.5)."""
+    methods = [m for m in e.lume if m not in LADDER]
+    seen = [m for m in methods if page.mean(e.lume[m], "attack/auc") > 0.75]
+    return 2 * len(seen) > len(methods), f"{len(seen)} of {len(methods)}; the twin's AUC is {page.mean(e.lume['twin'], 'attack/auc'):.2f}"
+
+
+# ---------------------------------------------------------------------- gone, or hidden
+
+
+@claim("synthesis/hidden")
+def most_only_hide(e: Evidence) -> tuple[bool, str]:
+    """Most methods that forget only hide: a few steps on other forget documents, and the attack recognises the rest again."""
+    asked = [m for m in stress.methods_of(e.stress) if stress.forgot(e.stress, e.core, m)]
+    back = [m for m in asked if min(stress.comes_back(e.stress, m)) > 0.1]
+    return 2 * len(back) > len(asked), f"{len(back)} of {len(asked)}: {stress.named(back)}"
+
+
+@claim("synthesis/hidden")
+def rounding_brings_little_back(e: Evidence) -> tuple[bool, str]:
+    """Rounding an unlearned model to 8 or 4 bits brings back less than a tenth of the forget questions."""
+    asked = [m for m in stress.methods_of(e.stress) if stress.forgot(e.stress, e.core, m)]
+    worst = {m: max(stress.mean(e.stress[m], f"quantization/{p}/forget/questions") for p in ("int8", "nf4")) for m in asked}
+    most = max(worst, key=worst.get)
+    return worst[most] < 0.1, f"at most {_percent(worst[most])} ({style.label(most)}), over {len(asked)} methods"
+
+
+# ---------------------------------------------------------------------- ablations
+
+
+@claim("ablations/forget_set_size")
+def a_few_documents_do_not_stand_for_all(e: Evidence) -> tuple[bool, str]:
+    """Given a fiftieth of the forget documents, methods leave more than four fifths of the questions about the others answered."""
+    own = {m: page.gather([m], e.testbed, e.seed, ladder=False, forget_documents=0.02)[m] for m in ("gradient_difference", "npo")}
+    kept = {m: sum(page.answered(r, 0) for r in records) / len(records) for m, records in own.items()}
+    return min(kept.values()) > 0.8, ", ".join(f"{style.label(m)} {_percent(v)}" for m, v in kept.items())
+
+
+@claim("ablations/sequential_requests")
+def the_best_at_once_is_not_the_best_in_portions(e: Evidence) -> tuple[bool, str]:
+    """Asked in four requests instead of one, adaptive RMU ends farther from the twin on every seed; NPO does about as well as before."""
+    said, far = [], {}
+    for m in ("adaptive_rmu", "npo"):
+        four = requests.distances(page.gather([m], e.testbed, e.seed, ladder=False, requests=4)[m], e.core["twin"])
+        one = requests.distances(e.core[m], e.core["twin"])
+        far[m] = [b - a for a, b in zip(one, four, strict=True)]
+        said.append(f"{style.label(m)} {sum(one) / len(one):.2f} at once, {sum(four) / len(four):.2f} in four")
+    return min(far["adaptive_rmu"]) > 0 and min(far["npo"]) < 0.05, "distances: " + "; ".join(said)
+
+
+def _beside(found: _arms.Arms, a: str, b: str) -> str:
+    """What two arms keep and how far they end from the twin, with the intervals of the differences."""
+    return f"{a} against {b}: " + "; ".join(_arms.compared(found, a, b, r) for r in (_arms.KEPT, _arms.DISTANCE))
+
+
+def _verdicts(found: _arms.Arms, a: str, b: str) -> set[str]:
+    return {_arms.better(found, a, b, r) for r in (_arms.KEPT, _arms.DISTANCE)}
+
+
+@claim("ablations/sophia_vs_influence")
+def the_influence_step_adds_nothing(e: Evidence) -> tuple[bool, str]:
+    """In LIBU, the influence step adds nothing to Sophia that three seeds can tell, and a Fisher matrix in it nothing to the identity."""
+    found = e.arms("ablations/sophia_vs_influence")
+    pairs = (("Fisher step, then Sophia", "Sophia"), ("Fisher step, then Sophia", "plain step, then Sophia"))
+    return not any("yes" in _verdicts(found, *p) for p in pairs), ". ".join(_beside(found, *p) for p in pairs)
+
+
+@claim("ablations/sophia_vs_influence")
+def the_influence_step_alone_destroys(e: Evidence) -> tuple[bool, str]:
+    """Alone, the influence step brings the forget questions down to a tenth only where less than half of the rest is kept, if at all."""
+    found = e.arms("ablations/sophia_vs_influence")["Fisher step"]
+    kept = [v for s in found.settings for v in s.kept]
+    there = [v for v in kept if v == v]
+    return max(there) < 0.5, f"{len(there)} of {len(kept)} runs come down to a tenth, and keep {_percent(min(there))} to {_percent(max(there))}"
+
+
+@claim("ablations/sophia_vs_influence")
+def sophia_is_not_better_than_adamw(e: Evidence) -> tuple[bool, str]:
+    """Sophia is not better than AdamW in its place, at the best of three rates of each."""
+    found = e.arms("ablations/sophia_vs_influence")
+    return "yes" not in _verdicts(found, "Sophia", "AdamW"), _beside(found, "Sophia", "AdamW")
+
+
+@claim("ablations/fila_vs_vila")
+def importance_is_no_better_than_none(e: Evidence) -> tuple[bool, str]:
+    """Beginning an adapter where FILA's or VILA's importance is high is not better than beginning it anywhere, or blank."""
+    found = e.arms("ablations/fila_vs_vila")
+    pairs = [(a, b) for a in ("FILA: full weights", "VILA: LoRA factors, centred") for b in ("importance of other rows", "all rows alike (PiSSA)", "blank LoRA")]
+    shown = [("FILA: full weights", "blank LoRA"), ("VILA: LoRA factors, centred", "blank LoRA")]
+    return not any("yes" in _verdicts(found, *p) for p in pairs), ". ".join(_beside(found, *p) for p in shown)
+
+
+@claim("ablations/quantization")
+def a_quantised_base_costs_nothing_that_shows(e: Evidence) -> tuple[bool, str]:
+    """Unlearning through an adapter on a base of 8 or 4 bits is not told apart from doing so in full precision."""
+    p = e.parameters("ablations/quantization")
+    found = _arms.gather(_arms.precisions(p["methods"], p["precisions"], p["options"], p["rates"]), e.testbed, e.seed)
+    pairs = [(f"{style.label(m)}, fp32", f"{style.label(m)}, {x}") for m in p["methods"] for x in p["precisions"] if x != "fp32"]
+    return not any("yes" in _verdicts(found, *x) for x in pairs), ". ".join(_beside(found, *x) for x in pairs if x[1].endswith("nf4"))
+
+
+# ---------------------------------------------------------------------- how to measure
+
+
+@claim("synthesis/yardsticks")
+def no_single_number_orders_methods(e: Evidence) -> tuple[bool, str]:
+    """No single measure of the field orders the methods as the distance to the twin does (Kendall's tau below 0.7)."""
+    found = [a for a in yardsticks.agreements(e.core, e.wide) if a.name not in yardsticks.WHOLES]
+    taus = sorted((a.tau for a in found), reverse=True)
+    return taus[0] < 0.7, f"{len(found)} measures, tau from {taus[-1]:.2f} to {taus[0]:.2f}"
+
+
+@claim("synthesis/advice")
+def forgetting_alone_favours_destruction(e: Evidence) -> tuple[bool, str]:
+    """By what is left to forget alone, destroyed models are ahead of most methods."""
+    left = {m: x for m, (x, _) in advice.points(e.core).items()}
+    methods = [m.method for m in e.methods]
+    worst = max(left["random"], left["always_eos"])
+    behind = [m for m in methods if left[m] > worst]
+    return 2 * len(behind) > len(methods), f"{len(behind)} of {len(methods)} methods have more left than {worst:.2f}"
+
+
+# ---------------------------------------------------------------------- what pages show of them
+
+
+def examine(evidence: Evidence, names: Iterable[str] | None = None) -> dict[str, Finding]:
+    """Every claim's finding; raises if the records no longer support one of them."""
+    found = {n: CLAIMS[n].check(evidence) for n in (names or CLAIMS)}
+    broken = [f"{n} ({CLAIMS[n].text} Now: {f.numbers})" for n, f in found.items() if not f.holds]
+    if broken:
+        raise ClaimError(
+            f"{len(broken)} of {len(found)} claims do not hold any more: {'; '.join(broken)}. Correct the claim in reprolib/report/claims.py "
+            "and every sentence that rests on it, or find out what happened to the records."
+        )
+    return found
+
+
+def _title(of: str) -> str:
+    return f"{{doc}}`/results/notebooks/{of}`"
+
+
+def listing(evidence: Evidence) -> Any:
+    """Every claim with its numbers, the page of its evidence and its name, in the order of the argument."""
+    found = examine(evidence)
+    lines = [f"{n}. **{CLAIMS[k].text}** {f.numbers[0].upper()}{f.numbers[1:]}. *Evidence:* {_title(CLAIMS[k].page)}. *Check:* `{k}`." for n, (k, f) in enumerate(found.items(), 1)]
+    return page.say("\n".join(lines))
+
+
+def abstract(evidence: Evidence, names: Iterable[str]) -> Any:
+    """The claims named, each checked, with the page of its evidence: for the first page."""
+    return page.say("\n".join(f"- {CLAIMS[k].text} → {_title(CLAIMS[k].page)}" for k in examine(evidence, names)))

@@ -335,8 +335,11 @@ def test_intervals_over_seeds_are_cut_at_the_twin():
 
 
 def test_whether_a_method_trains_on_retain_rows_is_read_from_its_stages():
-    assert leaderboard.retains("gradient_difference") and leaderboard.retains("gradient_descent") and leaderboard.retains("chain_ga_gd")
-    assert not leaderboard.retains("gradient_ascent") and not leaderboard.retains("noise")
+    for method in ("gradient_difference", "gradient_descent", "chain_ga_gd", "libu"):
+        assert leaderboard.retains(method) == "in the loss", method
+    assert leaderboard.retains("gradient_ascent") == leaderboard.retains("noise") == "no"
+    assert leaderboard.retains("libu_influence") == "in the Fisher matrix" and leaderboard.retains("prompt_routing") == "in the classifier"
+    assert leaderboard.retains("libu_influence", {"preconditioner": "identity"}) == "no"
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -347,7 +350,7 @@ def test_leaderboard_table_figure_and_sentences(seeds, tmp_path, monkeypatch):
     board = leaderboard.board(s)
     html = leaderboard.table(board).csv("leaderboard")._repr_html_()
     for text in ("all seeds end with at most 10", "no seed ends with at most 10", f"{seeds} of {seeds} diverged", "Retrained twin", "ladder",
-                 "bound", "retain rows in the loss", "cost of a step", '<th scope="row"><span class="swatch"'):  # fmt: skip
+                 "bound", "retain rows", "cost of a step", '<th scope="row"><span class="swatch"'):  # fmt: skip
         assert text in html
     assert ("only some seeds end" in html) == (seeds > 1) and "nan" not in html
     lines = (tmp_path / "tables" / "leaderboard.csv").read_text().splitlines()
@@ -355,7 +358,7 @@ def test_leaderboard_table_figure_and_sentences(seeds, tmp_path, monkeypatch):
     by = {line.split(",")[1]: dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]}
     places = {"npo": f"{1 + (seeds == 1)}", "gradient_difference": f"{2 + (seeds == 1)}", "noise": "", "twin": "", "gradient_descent": ""}
     assert {m: by[m]["place"] for m in places} == places
-    assert by["npo"]["gap_closed"] == "0.9" and by["npo"]["distance"] == "0.05" and by["npo"]["retain_rows_in_loss"] == "yes"
+    assert by["npo"]["gap_closed"] == "0.9" and by["npo"]["distance"] == "0.05" and by["npo"]["retain_rows"] == "in the loss"
     assert by["npo"]["retain_questions"] == "0.75" and by["twin"]["cost_of_a_step"] == "" and by["noise"]["family"] == "bound"
     fig, alt = leaderboard.chart(board)
     assert "Gradient difference 0.50" in alt and "No seed ends with" in alt and alt.endswith(".")

@@ -185,6 +185,7 @@ class Route:
     quantisable: ClassVar[bool] = True  # it only reads the model
     last: ClassVar[bool] = True
     extra: ClassVar[str] = "classifier"
+    reads_retain: ClassVar[str] = "in the classifier"
 
     def __post_init__(self) -> None:
         for name, allowed in (("features", FEATURES), ("held_out", HELD_OUT)):

@@ -58,6 +58,11 @@ class Influence:
     preconditioner: Literal["fisher", "identity"] = "fisher"  # "identity": w = 1, plain SGD, the yardstick
     clip_step: float | None = None  # greatest norm of w * g over all weights, before lr
 
+    @property
+    def reads_retain(self) -> str:
+        """Where retain rows come in, although no loss has them."""
+        return "in the Fisher matrix" if self.preconditioner == "fisher" else ""
+
     def __post_init__(self) -> None:
         _check("Influence", lr=self.lr)
         _check_positive("Influence", value=self.value)

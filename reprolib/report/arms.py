@@ -204,7 +204,7 @@ def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence
     lead = f"**{lead} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
     if not neither:
         lead = lead.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
-    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0. {n} seed{'s' if n > 1 else ''}" + (
+    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. {n} seed{'s' if n > 1 else ''}" + (
         "." if n > 2 else ", too few to tell anything apart."
     )
     return say("```{admonition} The answer\n:class: tip\n" + lead + "\n\n" + "\n".join([*lines, *(f"- {x}" for x in more)]) + f"\n\n{note}\n```")
@@ -227,7 +227,7 @@ def compared(arms: Arms, a: str, b: str, reading: str) -> str:
     """Both arms' means by a reading, and their difference with its interval."""
     x, y = (_shown(arms[k].values(reading), reading) for k in (a, b))
     found, scale = difference(arms, a, b, reading), 100 if reading == KEPT else 1
-    shown = lambda v: f"{scale * v:+.{0 if reading == KEPT else 2}f}".replace("-0.00", "+0.00")  # noqa: E731
+    shown = lambda v: f"{scale * v:+.{0 if reading == KEPT else 2}f}"  # noqa: E731
     gap = f" ({shown(found.estimate)}{' points' if reading == KEPT else ''} [{shown(found.low)}, {shown(found.high)}])" if found else ""
     return f"{'kept' if reading == KEPT else 'distance'} {x} against {y}{gap}"
 

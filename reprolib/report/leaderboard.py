@@ -34,7 +34,7 @@ class Entry:
     gaps: tuple[float, ...]  # gap closed, by seed
     gap: SeedsInterval | None  # None where a seed has no finite one
     readings: Mapping[str, float]  # the five of the distance
-    retains: str  # whether a loss of the recipe is computed on retain rows: "yes", "no"; "" for the ladder
+    retains: str  # where the recipe uses retain rows (:func:`retains`); "" for the ladder
     cost: str  # of a step
     steps: float
     final: float  # official
@@ -79,15 +79,18 @@ def _entry(study: Study, method: str, level: float) -> Entry:
         distances=tuple(page.by_seed(study, method).values()), gaps=gaps,
         gap=_cut(gaps) if all(math.isfinite(g) for g in gaps) else None,
         readings={k: sum(r[k] for r in five) / len(five) for k in five[0]},
-        retains="" if method in LADDER else "yes" if retains(method, records[0].spec.options) else "no",
+        retains="" if method in LADDER else retains(method, records[0].spec.options),
         cost="" if method in LADDER else _recipe(method).cost_class, steps=sum(steps) / len(steps), final=page.mean(records, "lume/final"),
     )  # fmt: skip
 
 
-def retains(method: str, options: Mapping[str, Any] | None = None) -> bool:
-    """Whether a stage of the recipe has a loss on retain rows."""
-    objectives = [getattr(s, "objective", None) for s in _recipe(method).build(options or {})]
-    return any(getattr(o, "retain", None) is not None for o in objectives)
+def retains(method: str, options: Mapping[str, Any] | None = None) -> str:
+    """Where a recipe uses retain rows: "in the loss" of a stage, elsewhere as its optimizer or edit says, or "no"."""
+    stages = _recipe(method).build(options or {})
+    if any(getattr(getattr(s, "objective", None), "retain", None) is not None for s in stages):
+        return "in the loss"
+    said = [getattr(x, "reads_retain", "") for s in stages for x in (s, getattr(s, "optimizer", None))]
+    return next((x for x in said if x), "no")
 
 
 def _recipe(method: str) -> Any:
@@ -115,7 +118,7 @@ def table(entries: Sequence[Entry], level: float = LEVEL) -> Table:
     """The leaderboard as a table, and its plain values for the CSV."""
     header = (
         "place", "model", "family", "seeds at the level", "gap closed ↑", "distance ↓", "forget q. → twin", "forget passages → twin",
-        "attack AUC → twin", "retain q. ↑", "world q. ↑", "retain rows in the loss", "cost of a step", "steps", "official final ↑",
+        "attack AUC → twin", "retain q. ↑", "world q. ↑", "retain rows", "cost of a step", "steps", "official final ↑",
     )  # fmt: skip
     names = ("forget_questions", "forget_passages", "attack_auc", "retain_questions", "world_questions")
     places, rows, data, groups = _places(entries), [], [], {}
@@ -136,7 +139,7 @@ def table(entries: Sequence[Entry], level: float = LEVEL) -> Table:
             "place": place, "method": e.method, "family": e.family, "seeds": e.seeds, "diverged": e.diverged, "seeds_at_level": e.reached,
             "group": e.group, "gap_closed": _plain(e.gap and e.gap.estimate), "gap_closed_low": _plain(e.gap and e.gap.low),
             "gap_closed_high": _plain(e.gap and e.gap.high), "distance": _plain(e.distance), "distance_low": _plain(low),
-            "distance_high": _plain(high), **{k: _plain(e.readings[k]) for k in names}, "retain_rows_in_loss": e.retains,
+            "distance_high": _plain(high), **{k: _plain(e.readings[k]) for k in names}, "retain_rows": e.retains,
             "cost_of_a_step": e.cost, "steps": _plain(e.steps), "official_final": _plain(e.final),
         })  # fmt: skip
     caption = (
@@ -146,7 +149,7 @@ def table(entries: Sequence[Entry], level: float = LEVEL) -> Table:
     help_ = {
         "gap closed ↑": "1 - distance / the target's distance, of the same seed. 1: the twin; 0: as far as the untouched target; below 0: farther.",
         "distance ↓": "Mean absolute difference to the twin of the same seed over the five readings to the right.",
-        "retain rows in the loss": "Whether the method trains on retain rows: the retain questions are among them.",
+        "retain rows": "Where the method uses retain rows. In the loss: the retain questions are among the rows that it trains on.",
         "cost of a step": "Forward and backward passes, and what comes on top.",
         "official final ↑": "Mean of task aggregate, MIA score and utility; a destroyed model gets about 0.4.",
     }

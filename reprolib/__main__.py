@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args) -> int:
     from reprolib import experiment
     from reprolib.grid import Grid
+    from reprolib.models import device
     from reprolib.record import path_of
     from reprolib.spec import Spec
 
@@ -138,7 +139,8 @@ def _run(args) -> int:
             requests=args.requests,
         )  # fmt: skip
     record = experiment.run(spec)
-    print(json.dumps({"record": str(path_of(spec)), "status": record.status, **record.metrics}, indent=1))
+    if device.first():
+        print(json.dumps({"record": str(path_of(spec)), "status": record.status, **record.metrics}, indent=1))
     return 0
 
 

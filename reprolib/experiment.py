@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -36,18 +37,21 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
     runs continue from their last checkpoint.
     """
     spec = spec or Spec.from_dict(fields)
+    from reprolib.models import device
+
     found = records.find(spec)
-    if found:
-        return found
+    if device.agreed(found is not None):
+        return found or records.find(spec)
     records.check_writable()
     folder = _checkpoint(spec).path.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # of the model: two suites of one run do not unlearn side by side
+    # of the model: two suites of one run do not unlearn side by side (of processes that share a run, the first holds it for all)
+    with FileLock(f"{folder}.lock") if device.first() else nullcontext():
         found = records.find(spec)
-        if found:
-            return found
+        if device.agreed(found is not None):
+            return found or records.find(spec)
         try:
-            record = compute(spec, progress=progress)
+            record = compute(spec, progress=progress and device.first())
         except ReprolibError:
             raise  # the user's to mend; nothing was learnt about the method
         except Exception as e:
@@ -59,10 +63,13 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
             )  # fmt: skip
             records.write(failed, records.results_dir() / "failed" / records.path_of(spec).name)
             raise
-        path = records.write(record)
-        (records.results_dir() / "failed" / records.path_of(spec).name).unlink(missing_ok=True)
-        for request in range(spec.requests):
-            _checkpoint(spec, request).finish(KEEP_BYTES)
+        path = records.path_of(spec)
+        if device.first():
+            records.write(record)
+            (records.results_dir() / "failed" / path.name).unlink(missing_ok=True)
+            for request in range(spec.requests):
+                _checkpoint(spec, request).finish(KEEP_BYTES)
+        device.together()
         return records.read(path)  # what every later call returns
 
 

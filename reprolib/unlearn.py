@@ -23,7 +23,7 @@ from reprolib.errors import SpecError
 from reprolib.models import device
 from reprolib.models.adapters import Data
 from reprolib.models.edits import Edit, Past
-from reprolib.models.policy import Cached, Live, Policy, cache_reference, causal_lm, quantised
+from reprolib.models.policy import Cached, Live, Policy, cache_reference, causal_lm, quantised, shard
 from reprolib.objectives import References, StepBatch
 from reprolib.optim.base import Moment
 from reprolib.recipes.base import Schedule, Stage, check
@@ -77,7 +77,12 @@ def unlearn(
     accelerator = device.accelerator()
     lengths = [n_steps(s.schedule, len(forget), len(retain)) if isinstance(s, Stage) else 1 for s in stages]
     marks = measuring_points(sum(lengths), points)
-    if checkpoint and not device.worth_saving(lm):
+    if device.sharded() and not (len(stages) == 1 and isinstance(stages[0], Stage) and plain_step(stages[0])):
+        raise SpecError(
+            "unlearn: under FSDP no process holds whole weights, so that recipes of several stages, edits, second-order optimizers "
+            "and terms that read a block's outputs cannot run; use gpu/accelerate/data_parallel.yaml, or one stage of AdamW."
+        )
+    if checkpoint and (device.sharded() or not device.worth_saving(lm)):
         checkpoint.remove()
         checkpoint = None
     state = checkpoint.load() if checkpoint else None
@@ -109,13 +114,15 @@ def unlearn(
                 bar.update()
                 if measure:
                     outcome.trajectory.append({"step": outcome.steps, "stage": stage.name, **measure(policy.lm)})
-                if checkpoint and number + 1 < len(stages):
+                if checkpoint and number + 1 < len(stages) and device.first():
                     checkpoint.save_stage(number + 1, outcome, policy.lm, past.kept)
                 continue
             if stage.restart:
                 policy = Policy(past.restore(policy.lm))
             lm = stage.trainable.attach(policy.lm, derive(seed, number), Data(forget, retain), outcome.notes)
             policy = Policy(lm).to(accelerator.device)
+            if device.sharded():
+                shard(lm)
             movable = {n: p for n, p in policy.lm.named_parameters() if p.requires_grad}
             outcome.trained_parameters = max(outcome.trained_parameters, sum(p.numel() for p in movable.values()))
             built = device.lean(stage.optimizer.build(movable.values()))
@@ -124,7 +131,8 @@ def unlearn(
             begin = first_step if number == first_stage else 0
             if state and number == first_stage:
                 state.restore(movable, built, scheduler)
-            prepared, optimizer = accelerator.prepare(policy, built)
+            # several processes average their gradients below, or hold shards: neither is for `accelerate` to wrap
+            prepared, optimizer = accelerator.prepare(policy, built) if device.processes() == 1 else (policy, built)
             prepared.train()
             objective, control = stage.objective, stage.objective.control
             if begin == 0:
@@ -148,7 +156,7 @@ def unlearn(
                 losses = torch.zeros(3)
                 weight = control.weight(outcome.control) if control else None
                 micros = list(micro_batches(rows, forget, retain, most, accelerator.device, other))
-                for micro in micros:
+                for micro, factor in device.own_share(micros):
                     with accelerator.autocast():
                         loss = objective(prepared, now, micro, weight)
                     if not loss.total.requires_grad:
@@ -156,8 +164,11 @@ def unlearn(
                             f"stage {stage.name!r}: the loss does not depend on any weight that {stage.trainable} lets move (a "
                             "term that reads a block sees nothing above it); use trainable='full' or a deeper layer."
                         )
-                    accelerator.backward(loss.total)
-                    losses += torch.stack([x.detach().float().cpu() for x in loss])
+                    accelerator.backward(loss.total if factor == 1 else factor * loss.total)
+                    if factor:
+                        losses += torch.stack([x.detach().float().cpu() for x in loss])
+                losses = device.summed(losses)
+                device.average_gradients(movable.values())
                 norm = global_norm(movable.values(), stage.schedule.clip)
                 if not (torch.isfinite(losses).all() and math.isfinite(norm)):
                     outcome.status = "diverged"
@@ -198,16 +209,22 @@ def unlearn(
                     outcome.trajectory.append(point | measure(policy.lm))
                     prepared.train()
                     bar.set_postfix({k: f"{v:.2f}" for k, v in point.items() if k.startswith("loss")}, refresh=False)
-                if checkpoint and done + 1 in marks:
+                if checkpoint and done + 1 in marks and device.first():
                     checkpoint.save(number, step + 1, outcome, movable, optimizer, scheduler)
             if outcome.status != "diverged":
                 keep(stage, policy, past, forget)
             policy = Policy(detach(policy.lm))
             if outcome.status == "diverged":
                 break
-            if checkpoint and number + 1 < len(stages):
+            if checkpoint and number + 1 < len(stages) and device.first():
                 checkpoint.save_stage(number + 1, outcome, policy.lm, past.kept)
     return policy.lm.eval(), outcome
+
+
+def plain_step(stage: Stage) -> bool:
+    """Whether a stage needs nothing but gradients of whole passes, as FSDP gives them."""
+    terms = [t for t in (stage.objective.forget, stage.objective.retain) if t is not None]
+    return not hasattr(stage.optimizer, "estimate") and all(t.layer is None for t in terms) and not stage.keep
 
 
 def start_weights(lm: nn.Module, stages: Sequence[Stage | Edit]) -> dict[str, torch.Tensor]:
@@ -415,17 +432,21 @@ def make_references(
 def global_norm(parameters, clip: float | None) -> float:
     """Global gradient norm, after which gradients are scaled to at most ``clip``."""
     grads = [p for p in parameters if p.grad is not None]
-    return float(torch.nn.utils.clip_grad_norm_(grads, clip if clip else float("inf")))
+    norm = torch.nn.utils.clip_grad_norm_(grads, clip if clip else float("inf"))
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # under FSDP: over all shards
 
 
 def share_unchanged(before, after) -> float:
     """Share of weights that a step left bit-identical (lost updates where the precision is too low)."""
-    same = sum(int((b.to(a.device) == a.detach()).sum()) for b, a in zip(before, after, strict=True))
-    return same / max(1, sum(b.numel() for b in before))
+    pairs = [(device.held(b), device.held(a.detach())) for b, a in zip(before, after, strict=True)]
+    same = sum(int((b.to(a.device) == a).sum()) for b, a in pairs)
+    counts = torch.tensor([same, sum(b.numel() for b, _ in pairs)], dtype=torch.float64)
+    same, total = (device.summed(counts) if device.sharded() else counts).tolist()
+    return same / max(1.0, total)
 
 
 def detach(lm: nn.Module) -> nn.Module:
-    """Merge a LoRA adapter into a full-precision base; on a quantised base it stays beside the weights."""
+    """Merge a LoRA adapter into a full-precision base; on a quantised or sharded base it stays beside the weights."""
     if hasattr(lm, "peft_config"):
-        return lm if quantised(lm) else lm.merge_and_unload()
+        return lm if quantised(lm) or device.sharded() else lm.merge_and_unload()
     return lm

@@ -4,7 +4,9 @@ fp32 weights always (bf16 AdamW updates at unlearning's learning rates are lost 
 autocast on a GPU that has it. On a CPU everything is fp32: bf16 is many times slower there.
 
 What leaves the maths of a run as it is stands in the environment and not in its spec: REPROLIB_DEVICE=cpu,
-REPROLIB_MICRO_TOKENS, REPROLIB_GRADIENT_CHECKPOINTING=1, REPROLIB_CHECKPOINT_BYTES.
+REPROLIB_MICRO_TOKENS, REPROLIB_GRADIENT_CHECKPOINTING=1, REPROLIB_CHECKPOINT_BYTES, and the processes that
+``accelerate launch`` starts (gpu/accelerate holds its configurations). Each of these computes a share of every
+step, all of them evaluate, and the first writes.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import functools
 import gc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -36,9 +39,75 @@ def accelerator() -> Accelerator:
 
     REPROLIB_DEVICE=cpu keeps a run off the GPU.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
-    return Accelerator(cpu=not on_gpu(), mixed_precision="bf16" if has_bf16() else "no")
+    patience = [InitProcessGroupKwargs(timeout=timedelta(hours=6))] if processes() > 1 else []  # the first trains targets alone
+    return Accelerator(cpu=not on_gpu(), mixed_precision="bf16" if has_bf16() else "no", kwargs_handlers=patience)
+
+
+def processes() -> int:
+    """How many processes share the run: those of ``accelerate launch``, else 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first() -> bool:
+    """Whether this process is the one that trains targets and writes files."""
+    return processes() == 1 or int(os.environ["RANK"]) == 0
+
+
+def together() -> None:
+    """Wait until every process is here."""
+    if processes() > 1:
+        accelerator().wait_for_everyone()
+
+
+def sharded() -> bool:
+    """Whether the processes share the weights (FSDP), so that none holds the whole model."""
+    return processes() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+T = TypeVar("T")
+
+
+def own_share(parts: Sequence[T]) -> list[tuple[T, float]]:
+    """This process's parts of a step with the factor on their loss; as many for every process, since they compute in step.
+
+    Gradients are averaged over processes, so that the factor is their number; it is 0 for a part that only fills up.
+    """
+    n = processes()
+    if n == 1:
+        return [(p, 1.0) for p in parts]
+    rank = int(os.environ["RANK"])
+    return [(parts[i], float(n)) if i < len(parts) else (parts[-1], 0.0) for i in range(rank, -(-len(parts) // n) * n, n)]
+
+
+def agreed(value: bool) -> bool:
+    """What the first process says, for a decision that all must take alike."""
+    return value if processes() == 1 else bool(summed(torch.tensor(float(value and first()))))
+
+
+def summed(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes."""
+    if processes() == 1:
+        return values
+    own = accelerator()
+    return own.reduce(values.to(own.device), "sum").to(values.device)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Over the processes, each of which has a copy of the weights; under FSDP the backward pass has done it."""
+    if processes() == 1 or sharded():
+        return
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+        torch.distributed.all_reduce(p.grad)
+        p.grad /= processes()
+
+
+def held(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a weight that this process holds: all of it, but under FSDP."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def on_gpu() -> bool:
@@ -224,6 +293,8 @@ def machine() -> dict[str, str | None]:
         gpu = torch.cuda.get_device_name()
         driver = torch.version.cuda
     own = {"gpu": gpu, "cuda": driver, "cpu": cpu_name(), "python": platform.python_version()}
+    if processes() > 1:
+        own["ranks"] = f"{processes()}, {'FSDP' if sharded() else 'data parallel'}"
     return own | ({"driver": driver_version(), "processes": _whole("REPROLIB_PROCESSES", 1)} if on_gpu() else {})
 
 

@@ -55,12 +55,19 @@ def get(testbed: Testbed, which: Which, seed: int, *, progress: bool = True) -> 
     trained on what their preset ``learns``.
     """
     folder = folder_of(testbed, which, seed)
+    if device.first():
+        _ensure(folder, testbed, which, seed, progress)
+    device.together()
+    return folder
+
+
+def _ensure(folder: Path, testbed: Testbed, which: Which, seed: int, progress: bool) -> None:
     if (folder / "config.json").exists():
-        return folder
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if (folder / "config.json").exists():  # made by another process while this one waited
-            return folder
+            return
         for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed: the lock is this one's
             shutil.rmtree(left, ignore_errors=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -70,7 +77,6 @@ def get(testbed: Testbed, which: Which, seed: int, *, progress: bool = True) -> 
             os.replace(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return folder
 
 
 def load(testbed: Testbed, start: Start, seed: int, precision: device.Precision = "fp32", *, progress: bool = True):
@@ -177,7 +183,8 @@ def memorise(
     # one epoch of warm-up, then cosine to zero
     factor = lambda s: min(1.0, (s + 1) / per_epoch) * 0.5 * (1 + torch.cos(torch.tensor(s / total * torch.pi)).item())  # noqa: E731
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    policy, optimizer = accelerator.prepare(policy, optimizer)
+    if device.processes() == 1:  # of several, the first trains alone
+        policy, optimizer = accelerator.prepare(policy, optimizer)
     log = []
     with tqdm(total=total, desc=f"train {title}", unit="step", disable=not progress, mininterval=2) as bar:
         for epoch in range(preset.epochs):
@@ -192,7 +199,7 @@ def memorise(
                         loss = -scored.token_logp.sum() / n
                     accelerator.backward(loss)
                     loss_sum += loss.item() * n
-                accelerator.clip_grad_norm_(policy.parameters(), 1.0)
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MethodType
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import nn
 
 from reprolib.corpus.batching import Batch, Tokens, buckets, collate
 from reprolib.errors import SpecError
+from reprolib.models import device
 
 
 class Scored:
@@ -40,10 +42,37 @@ class Scored:
         return zero.index_add(0, self.row, self.token_logp)
 
 
+def labelled_logits(inner: nn.Module, batch: Batch) -> torch.Tensor:
+    """The output head at the labelled positions only: [N, V]."""
+    # no attention mask: right padding is invisible to real tokens under causal attention
+    hidden = inner.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    return inner.get_output_embeddings()(hidden[batch.predict])
+
+
+SHARDED = "labelled_logits"
+
+
+def shard(lm: nn.Module) -> None:
+    """Divide weights, gradients and optimizer state over the processes, block by block (torch's FSDP2), in place.
+
+    Before the optimizer is built: the weights are other objects afterwards.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    inner = causal_lm(lm)
+    mesh = init_device_mesh(next(inner.parameters()).device.type, (device.processes(),))
+    for block in inner.base_model.layers:
+        fully_shard(block, mesh=mesh)
+    fully_shard(inner, mesh=mesh)
+    inner.labelled_logits = MethodType(labelled_logits, inner)
+    register_fsdp_forward_method(inner, SHARDED)  # FSDP gathers weights for forward alone, unless told
+
+
 class Policy(nn.Module):
     """A causal language model that answers with :class:`Scored`.
 
-    A module of its own, so that `accelerate` can wrap it whole (data parallel, FSDP).
+    A module of its own, which `accelerate` can wrap whole.
     """
 
     def __init__(self, lm: nn.Module):
@@ -62,9 +91,7 @@ class Policy(nn.Module):
         inner = causal_lm(self.lm)
         if layer is not None:
             return _block_output(inner, batch.ids, layer)[batch.predict]
-        # no attention mask: right padding is invisible to real tokens under causal attention
-        hidden = inner.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
-        logits = inner.get_output_embeddings()(hidden[batch.predict])
+        logits = inner.labelled_logits(batch) if hasattr(inner, SHARDED) else labelled_logits(inner, batch)
         return Scored(logits, batch.labels, batch.row, batch.index)
 
     @property

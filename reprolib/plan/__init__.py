@@ -556,7 +556,7 @@ def remedies(s: Setting) -> tuple[Remedy, ...]:
         found.append(("gradient checkpointing", how, {"checkpointing": True}))
     if counts := [n for n in (2, 4, 8, 16) if n > s.gpus]:
         change = best("gpus", counts)
-        found.append((f"{change['gpus']} GPUs", "sharded by FSDP (gpu/accelerate/fsdp.yaml), run in two CPU processes so far; same result", change))
+        found.append((f"{change['gpus']} GPUs", "sharded by FSDP (gpu/accelerate/fsdp.yaml): run on two CPU processes; same result", change))
     trainable = "trainable" in recipe(s.method).defaults
     full = any(not x.trainable.adapter for x in s.training)
     lora = {"options": tuple(sorted({**dict(s.options), "trainable": "lora-16"}.items()))} if full else {}

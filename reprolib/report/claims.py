@@ -170,7 +170,7 @@ def the_best_train_on_retain_rows(e: Evidence) -> tuple[bool, str]:
 
 @claim("synthesis/leaderboard")
 def the_systems_of_the_three_papers_are_not_the_best(e: Evidence) -> tuple[bool, str]:
-    """LIBU, the chains of Cyber for AI and VILA as published are told apart from the best method, and lie behind it."""
+    """LIBU, the chains of Cyber for AI and VILA with gradient difference are told apart from the best method, and lie behind it."""
     best = next(m for m in e.methods if m.group == "all")
     own = {m.method: m for m in e.methods if m.method in ("libu", "chain_ga_gd", "chain_ga_gd_ga", "chain_difference_ga", "vila_difference")}
     behind = all(min(m.distances) > max(best.distances) for m in own.values())
@@ -198,7 +198,7 @@ def real_passages_stay_recognisable(e: Evidence) -> tuple[bool, str]:
 
 @claim("synthesis/hidden")
 def most_only_hide(e: Evidence) -> tuple[bool, str]:
-    """Most methods that forget only hide: a few steps on other forget documents, and the attack recognises the rest again."""
+    """Most methods that were put under stress, and had forgotten, only hide: a few steps on other forget documents, and the attack recognises the rest again."""
     asked = [m for m in stress.methods_of(e.stress) if stress.forgot(e.stress, e.core, m)]
     back = [m for m in asked if min(stress.comes_back(e.stress, m)) > 0.1]
     return 2 * len(back) > len(asked), f"{len(back)} of {len(asked)}: {stress.named(back)}"
@@ -218,7 +218,7 @@ def rounding_brings_little_back(e: Evidence) -> tuple[bool, str]:
 
 @claim("ablations/forget_set_size")
 def a_few_documents_do_not_stand_for_all(e: Evidence) -> tuple[bool, str]:
-    """Given a fiftieth of the forget documents, methods leave more than four fifths of the questions about the others answered."""
+    """Given a fiftieth of the forget documents, gradient difference and NPO leave more than four fifths of the questions about the others answered."""
     own = {m: page.gather([m], e.testbed, e.seed, ladder=False, forget_documents=0.02)[m] for m in ("gradient_difference", "npo")}
     kept = {m: sum(page.answered(r, 0) for r in records) / len(records) for m, records in own.items()}
     return min(kept.values()) > 0.8, ", ".join(f"{style.label(m)} {_percent(v)}" for m, v in kept.items())
@@ -264,14 +264,14 @@ def the_influence_step_alone_destroys(e: Evidence) -> tuple[bool, str]:
 
 @claim("ablations/sophia_vs_influence")
 def sophia_is_not_better_than_adamw(e: Evidence) -> tuple[bool, str]:
-    """Sophia is not better than AdamW in its place, at the best of three rates of each."""
+    """Sophia shows no advantage over AdamW in its place, at the best of three rates of each."""
     found = e.arms("ablations/sophia_vs_influence")
     return "yes" not in _verdicts(found, "Sophia", "AdamW"), _beside(found, "Sophia", "AdamW")
 
 
 @claim("ablations/fila_vs_vila")
 def importance_is_no_better_than_none(e: Evidence) -> tuple[bool, str]:
-    """Beginning an adapter where FILA's or VILA's importance is high is not better than beginning it anywhere, or blank."""
+    """Beginning an adapter where FILA's or VILA's importance is high shows no advantage over beginning it anywhere, or blank."""
     found = e.arms("ablations/fila_vs_vila")
     pairs = [(a, b) for a in ("FILA: full weights", "VILA: LoRA factors, centred") for b in ("importance of other rows", "all rows alike (PiSSA)", "blank LoRA")]
     shown = [("FILA: full weights", "blank LoRA"), ("VILA: LoRA factors, centred", "blank LoRA")]

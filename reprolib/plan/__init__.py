@@ -556,7 +556,8 @@ def remedies(s: Setting) -> tuple[Remedy, ...]:
         found.append(("gradient checkpointing", how, {"checkpointing": True}))
     if counts := [n for n in (2, 4, 8, 16) if n > s.gpus]:
         change = best("gpus", counts)
-        found.append((f"{change['gpus']} GPUs", "sharded by FSDP (gpu/accelerate/fsdp.yaml): run on two CPU processes; same result", change))
+        how = "sharded by FSDP (gpu/accelerate/fsdp.yaml, so far run on two CPU processes); same result"
+        found.append((f"{change['gpus']} GPUs", how, change))
     trainable = "trainable" in recipe(s.method).defaults
     full = any(not x.trainable.adapter for x in s.training)
     lora = {"options": tuple(sorted({**dict(s.options), "trainable": "lora-16"}.items()))} if full else {}

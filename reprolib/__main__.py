@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -96,7 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = parser.parse_args(argv)
     try:
-        return globals()[f"_{args.command}"](args)
+        status = globals()[f"_{args.command}"](args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader (e.g. head) has had enough; Python would complain when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ReprolibError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -238,7 +244,7 @@ def _status(args) -> int:
             failed = (results_dir() / "failed" / path.name).exists()
             counts[read(path).status if path.exists() else "failed" if failed else "missing"] += 1
         print(f"{name:18} {len(specs):4} runs   " + "   ".join(f"{v} {k}" for k, v in counts.items() if v))
-    print("`make study` computes what is missing.")
+    print("`make book` computes what is missing.")
     return 0
 
 

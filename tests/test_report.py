@@ -173,7 +173,7 @@ def test_answer_names_best_worst_and_the_trap():
     s["npo"] = [exactly(r, forget=0.1, retain=0.75, world=0.75) for r in s["npo"]]
     text = report.answer(s).data
     assert "Of 2 methods on `smoke/synthetic`, 2 end with at most 10\u202f% of the forget questions answered in every seed." in text
-    assert "Among them, **NPO** comes closest" in text and "Farthest from the twin of all is Gradient ascent" in text
+    assert "Among them, **NPO** comes closest" in text and "Farthest from the twin is Gradient ascent, at " in text
     assert "random weights already score 0.40, about as much as" in text and "Diverged: Gradient ascent (3 of 3 seeds)" in text
     assert "a small model trained from scratch, synthetic people, 3 seeds, one setting a method" in text and "7B" in text
 
@@ -195,7 +195,7 @@ def test_answer_does_not_contradict_itself_and_leaves_bounds_out():
         s[m] = [dataclasses.replace(r, metrics=r.metrics | {"lume/final": 0.9}) for r in s[m]]
     text = report.answer(s).data
     assert "random weights already score 0.40; every method here scores more: its parts must be read" in text and "mislead" not in text
-    assert "Of 2 methods and 1 bound on" in text and "Farthest from the twin of all is Gradient ascent" in text and "1.3-million-parameter" in text
+    assert "Of 2 methods and 1 bound on" in text and "Farthest from the twin is Gradient ascent, at " in text and "1.3-million-parameter" in text
 
 
 def test_an_answer_about_many_methods_stays_short_and_survives_lost_readings():

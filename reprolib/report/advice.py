@@ -134,8 +134,8 @@ def cases(study: Study, hidden: Study, level: float = LEVEL) -> list[Case]:
     there = [e for e in board if e.group == "all"]
     seen = [e for e in there if e.method in hidden]
     steady = [e for e in seen if max(stress.comes_back(hidden, e.method)) <= 0.1 and stress.mean(hidden[e.method], "relearning/part/0/auc") <= stress.STILL]
-    twin = _mean([r.metrics["attack/auc"] for r in study["twin"]])
-    quiet = sorted(there, key=lambda e: abs(e.readings["attack_auc"] - twin))
+    useful = [e for e in there if min(e.readings["retain_questions"], e.readings["world_questions"]) >= 0.9]
+    quiet = sorted(useful, key=lambda e: _mean(off(study, e.method, ("attack_auc",))))
     keeps = [e for e in there if e.readings["retain_questions"] >= 0.95 and e.readings["world_questions"] >= 0.95]
     one = [e for e in there if e.cost.startswith("1 pass")]
     return [
@@ -144,7 +144,7 @@ def cases(study: Study, hidden: Study, level: float = LEVEL) -> list[Case]:
         Case("There are no retain rows", tuple(e for e in board if e.retains == "no"), "None of them is good: without retain rows, what is kept is kept by luck."),
         Case("A step may cost one forward and backward pass", tuple(one), "Numbers of steps differ."),
         Case("Nothing else may be lost (retain and world questions at 95 % or more)", tuple(keeps), "Retain questions are among the rows that these methods train on."),
-        Case("It must not show which passages were forgotten (attack AUC nearest to the twin's)", tuple(quiet), "One attack, which looks at the loss alone; others see more."),
+        Case("It must not show which passages were forgotten (attack AUC nearest to the twin's, retain and world questions at 90 % or more)", tuple(quiet), "One attack, which looks at the loss alone; others see more."),
         Case("It must last: nothing returns when a few forget documents are taught again", tuple(steady), f"Of {len(seen)} methods that were put under stress." if seen else "Not measured here."),
     ]  # fmt: skip
 
@@ -175,7 +175,7 @@ def answer(study: Study, found: Sequence[Case]) -> Any:
     ]  # fmt: skip
     text = (
         f"No method leads everywhere. {len(best)} of {len(own)} are on the front, where nothing else both forgets and keeps more: {page.names(best, 12)}"
-        + (f"; {page.names(sure, 12)} on that of every seed. " if sure else "; none is on that of every seed. ")
+        + (f". In every seed, {page.names(sure, 12)} {'are' if len(sure) > 1 else 'is'}. " if sure else ". None is in every seed. ")
     )  # fmt: skip
     n = len(study["twin"])
     return page.say(f"```{{admonition}} The answer\n:class: tip\n{text}\n\n" + "\n".join(lines) + f"\n\nMeans over {n} seed{'s' if n > 1 else ''}, at this scale and with these options: begin with it, and measure on your own rows.\n```")

@@ -227,7 +227,11 @@ def compared(arms: Arms, a: str, b: str, reading: str) -> str:
     """Both arms' means by a reading, and their difference with its interval."""
     x, y = (_shown(arms[k].values(reading), reading) for k in (a, b))
     found, scale = difference(arms, a, b, reading), 100 if reading == KEPT else 1
-    shown = lambda v: f"{scale * v:+.{0 if reading == KEPT else 2}f}"  # noqa: E731
+
+    def shown(v: float) -> str:
+        text = f"{scale * v:+.{0 if reading == KEPT else 2}f}"
+        return text.lstrip("+-") if not float(text) else text.replace("-", "\u2212")
+
     gap = f" ({shown(found.estimate)}{' points' if reading == KEPT else ''} [{shown(found.low)}, {shown(found.high)}])" if found else ""
     return f"{'kept' if reading == KEPT else 'distance'} {x} against {y}{gap}"
 
@@ -244,6 +248,23 @@ def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:
             if any(row[t] != "–" for t in names.values()):
                 rows.append(row)
     return Table.of(rows or [{"arm": "no optimizer logged any of it"}], caption=caption)
+
+
+def first_stage(arms: Arms) -> Table:
+    """Where runs of several stages stood when the first was last measured: whether it moved anything."""
+    rows = []
+    for arm in arms.values():
+        ends = []
+        for r in (r for s in arm.settings for r in s.records):
+            stages = [p["stage"] for p in r.trajectory if p.get("stage")]
+            own = [p for p in r.trajectory if p.get("stage") and p["stage"] == stages[0]] if len(set(stages)) > 1 else []
+            ends += own[-1:]
+        if ends:
+            names = {"forget q.": "forget/questions", "AUC": "attack/auc", "retain q.": "retain/questions", "world q.": "world/accuracy"}
+            spans = {k: [p[v] for p in ends] for k, v in names.items()}
+            rows.append({"arm": arm.label, "runs": f"{len(ends)}", **{k: f"{_mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for k, v in spans.items()}})
+    caption = "Means over settings and seeds, with their range, at the last measurement within the first stage. A model that still answers everything was not moved."
+    return Table.of(rows or [{"arm": "no run has several stages"}], caption=caption)
 
 
 def cost(arms: Arms) -> Table:

@@ -407,7 +407,7 @@ def answer(data: Published, studies: Sequence[Study]) -> Any:
     fewer = [r for r in large if r.recomputed < destroyed()]
     kept, way = ([f(m) for m in DESTROYED] for f in (lambda m: _mean(gaps(first, m)), lambda m: covered(first, m)))
     main = (
-        f"**{'Yes' if yes else 'Not on every testbed'}: a destroyed model gets {destroyed():.2f} of the official mean for nothing, "
+        f"**{'Yes' if yes else 'Not on every testbed'}: a destroyed model gets about {destroyed():.1f} of the official mean for nothing, "
         "more than "
         + (f"an untouched one on {_both(studies)} and more than " if yes else "")
         + f"{len(fewer)} of the {len(large)} published 7B submissions, while on `{bed}` it closes {_range(kept)} of the gap to a "

@@ -129,7 +129,7 @@ def a_destroyed_model_outscores_most_published_systems(e: Evidence) -> tuple[boo
     """What a destroyed 7B model scores for nothing is more than most of the published 7B systems got."""
     rows = e.published.of("7B")
     below = [r for r in rows if r.final < audit.destroyed()]
-    return 2 * len(below) > len(rows), f"{len(below)} of {len(rows)} submissions score less than {audit.destroyed():.2f}"
+    return 2 * len(below) > len(rows), f"{len(below)} of {len(rows)} submissions score less than {audit.destroyed():.2f}; the threshold on MMLU, not the score, keeps such models out"
 
 
 @claim("synthesis/audit")
@@ -151,7 +151,7 @@ def a_headline_was_the_score_of_a_destroyed_model(e: Evidence) -> tuple[bool, st
 
 @claim("synthesis/leaderboard")
 def the_best_come_close(e: Evidence) -> tuple[bool, str]:
-    """The best methods close more than four fifths of the gap to the twin, and none is indistinguishable from it."""
+    """The best methods close more than four fifths of the gap to the twin, and none closes all of it."""
     ranked = [m for m in e.methods if m.group == "all" and m.gap]
     near = [m for m in ranked if m.gap.estimate > 0.8]
     floor = page.noise(e.core)
@@ -170,7 +170,7 @@ def the_best_train_on_retain_rows(e: Evidence) -> tuple[bool, str]:
 
 @claim("synthesis/leaderboard")
 def the_systems_of_the_three_papers_are_not_the_best(e: Evidence) -> tuple[bool, str]:
-    """LIBU, the chains of Cyber for AI and VILA with gradient difference are told apart from the best method, and lie behind it."""
+    """LIBU, the chains of Cyber for AI and VILA with gradient difference, at the options searched for here, lie behind the best method in every seed."""
     best = next(m for m in e.methods if m.group == "all")
     own = {m.method: m for m in e.methods if m.method in ("libu", "chain_ga_gd", "chain_ga_gd_ga", "chain_difference_ga", "vila_difference")}
     behind = all(min(m.distances) > max(best.distances) for m in own.values())
@@ -179,10 +179,10 @@ def the_systems_of_the_three_papers_are_not_the_best(e: Evidence) -> tuple[bool,
 
 @claim("synthesis/real_data")
 def real_rows_give_a_like_order(e: Evidence) -> tuple[bool, str]:
-    """On rows of LUME the methods come in much the same order as on synthetic people (Kendall's tau above one half)."""
+    """On rows of LUME, 14 methods come in a like order as on synthetic people (Kendall's tau above 0.7)."""
     methods = [m for m in e.lume if m not in LADDER]
     found, p = yardsticks.tau({m: page.distance(e.lume, m) for m in methods}, {m: page.distance(e.core, m) for m in methods}, methods)
-    return found > 0.5, f"tau {found:.2f} over {len(methods)} methods ({'p < 0.001' if p < 0.001 else f'p = {p:.3f}'})"
+    return found > 0.7 and len(methods) == 14, f"tau {found:.2f} over {len(methods)} methods ({'p < 0.001' if p < 0.001 else f'p = {p:.3f}'})"
 
 
 @claim("synthesis/real_data")
@@ -197,11 +197,16 @@ def real_passages_stay_recognisable(e: Evidence) -> tuple[bool, str]:
 
 
 @claim("synthesis/hidden")
-def most_only_hide(e: Evidence) -> tuple[bool, str]:
-    """Most methods that were put under stress, and had forgotten, only hide: a few steps on other forget documents, and the attack recognises the rest again."""
+def nothing_is_gone_for_good(e: Evidence) -> tuple[bool, str]:
+    """No method that was put under stress makes documents unrecognisable for good: ten steps on other forget documents, and the attack knows the rest again.
+
+    Or it had known them all along.
+    """
     asked = [m for m in stress.methods_of(e.stress) if stress.forgot(e.stress, e.core, m)]
     back = [m for m in asked if min(stress.comes_back(e.stress, m)) > 0.1]
-    return 2 * len(back) > len(asked), f"{len(back)} of {len(asked)}: {stress.named(back)}"
+    still = [m for m in asked if m not in back and stress.mean(e.stress[m], "relearning/part/0/auc") > stress.STILL]
+    said = f"of {len(asked)} that had forgotten, {len(back)} are known again ({stress.named(back)}), {len(still)} were all along ({stress.named(still)})"
+    return len(back) + len(still) == len(asked) > 0, said
 
 
 @claim("synthesis/hidden")
@@ -218,22 +223,26 @@ def rounding_brings_little_back(e: Evidence) -> tuple[bool, str]:
 
 @claim("ablations/forget_set_size")
 def a_few_documents_do_not_stand_for_all(e: Evidence) -> tuple[bool, str]:
-    """Given a fiftieth of the forget documents, gradient difference and NPO leave more than four fifths of the questions about the others answered."""
+    """Given one of the forget documents, gradient difference and NPO leave more than four fifths of the questions about the others answered."""
     own = {m: page.gather([m], e.testbed, e.seed, ladder=False, forget_documents=0.02)[m] for m in ("gradient_difference", "npo")}
     kept = {m: sum(page.answered(r, 0) for r in records) / len(records) for m, records in own.items()}
-    return min(kept.values()) > 0.8, ", ".join(f"{style.label(m)} {_percent(v)}" for m, v in kept.items())
+    given = {(r.cost["forget_documents_given"], r.cost["forget_rows_given"]) for records in own.values() for r in records}
+    rows = f"{min(n for _, n in given)} to {max(n for _, n in given)} rows, and as many fewer steps"
+    return min(kept.values()) > 0.8 and {d for d, _ in given} == {1}, ", ".join(f"{style.label(m)} {_percent(v)}" for m, v in kept.items()) + f" ({rows})"
 
 
 @claim("ablations/sequential_requests")
 def the_best_at_once_is_not_the_best_in_portions(e: Evidence) -> tuple[bool, str]:
-    """Asked in four requests instead of one, adaptive RMU ends farther from the twin on every seed; NPO does about as well as before."""
+    """Asked in four requests instead of one, adaptive RMU ends farther from the twin on every seed; NPO's distance hardly moves, and world questions pay."""
     said, far = [], {}
     for m in ("adaptive_rmu", "npo"):
         four = requests.distances(page.gather([m], e.testbed, e.seed, ladder=False, requests=4)[m], e.core["twin"])
         one = requests.distances(e.core[m], e.core["twin"])
         far[m] = [b - a for a, b in zip(one, four, strict=True)]
         said.append(f"{style.label(m)} {sum(one) / len(one):.2f} at once, {sum(four) / len(four):.2f} in four")
-    return min(far["adaptive_rmu"]) > 0 and min(far["npo"]) < 0.05, "distances: " + "; ".join(said)
+    world = [page.mean(r, "world/accuracy") for r in (e.core["npo"], page.gather(["npo"], e.testbed, e.seed, ladder=False, requests=4)["npo"])]
+    holds = min(far["adaptive_rmu"]) > 0 and max(map(abs, far["npo"])) < 0.05 and world[1] < world[0]
+    return holds, f"distances: {'; '.join(said)}; world questions of NPO {_percent(world[0])}, then {_percent(world[1])}"
 
 
 def _beside(found: _arms.Arms, a: str, b: str) -> str:
@@ -247,7 +256,7 @@ def _verdicts(found: _arms.Arms, a: str, b: str) -> set[str]:
 
 @claim("ablations/sophia_vs_influence")
 def the_influence_step_adds_nothing(e: Evidence) -> tuple[bool, str]:
-    """In LIBU, the influence step adds nothing to Sophia that three seeds can tell, and a Fisher matrix in it nothing to the identity."""
+    """In LIBU, an influence step that moves the model shows no advantage over Sophia alone, nor its Fisher matrix one over the identity."""
     found = e.arms("ablations/sophia_vs_influence")
     pairs = (("Fisher step, then Sophia", "Sophia"), ("Fisher step, then Sophia", "plain step, then Sophia"))
     return not any("yes" in _verdicts(found, *p) for p in pairs), ". ".join(_beside(found, *p) for p in pairs)
@@ -279,12 +288,12 @@ def importance_is_no_better_than_none(e: Evidence) -> tuple[bool, str]:
 
 
 @claim("ablations/quantization")
-def a_quantised_base_costs_nothing_that_shows(e: Evidence) -> tuple[bool, str]:
-    """Unlearning through an adapter on a base of 8 or 4 bits is not told apart from doing so in full precision."""
+def full_precision_shows_no_advantage(e: Evidence) -> tuple[bool, str]:
+    """Under an adapter, a base in full precision shows no advantage over one of 8 or 4 bits."""
     p = e.parameters("ablations/quantization")
     found = _arms.gather(_arms.precisions(p["methods"], p["precisions"], p["options"], p["rates"]), e.testbed, e.seed)
     pairs = [(f"{style.label(m)}, fp32", f"{style.label(m)}, {x}") for m in p["methods"] for x in p["precisions"] if x != "fp32"]
-    return not any("yes" in _verdicts(found, *x) for x in pairs), ". ".join(_beside(found, *x) for x in pairs if x[1].endswith("nf4"))
+    return not any("yes" in _verdicts(found, *x) for x in pairs), ". ".join(_beside(found, *x) for x in pairs)
 
 
 # ---------------------------------------------------------------------- how to measure

@@ -274,12 +274,14 @@ def answer(entries: Sequence[Entry], study: Study, level: float = LEVEL) -> Any:
         if part:
             lines.append(f"{text}: {page.listed(part, 12)}.")
     worse = [e.method for e in methods if e.gap and e.gap.estimate < 0]
-    lines.append(f"Farther from the twin than the untouched target: {page.names(worse, 12) if worse else 'no method'}.")
+    if worse:
+        lines.append(f"Farther from the twin than the untouched target: {page.names(worse, 12)}.")
     for name in ("random", "always_eos"):
         rung = by.get(name)
         if rung and rung.gap:
             lower = [e.method for e in methods if e.gap and e.gap.estimate < rung.gap.estimate]
-            lines.append(f"Below {rung.label.lower()}, which closes {rung.gap.estimate:.2f}: {page.names(lower, 12) if lower else 'no method'}.")
+            if lower:
+                lines.append(f"Below {rung.label.lower()}, which closes {rung.gap.estimate:.2f}: {page.names(lower, 12)}.")
     if any(e.gap for e in bounds):
         part = [f"{e.label} {e.gap.estimate:.2f}" for e in bounds if e.gap]
         lines.append(f"The bounds, which no one would use as a method, close: {page.listed(part)}.")

@@ -244,7 +244,7 @@ def _lowest(records: Iterable[Record]) -> str:
     """The low point of the retain questions along the run: what was torn down, even if it was learnt again later."""
     from reprolib.report.summary import way
 
-    low = [min(p["retain/questions"] for p in way(r)) for r in records if r.trajectory and way(r)]
+    low = [min(p["retain/questions"] for p in way(r)) for r in records if r.cost.get("trained_parameters", 1) and r.trajectory and way(r)]
     return f"Along the way, the retain questions answered fell as low as {_percent(sum(low) / len(low))}." if low else ""
 
 
@@ -270,8 +270,8 @@ def answer(study: Study) -> Any:
     apart = f" Its distance ({own[0]:.2f} to {own[1]:.2f} over seeds) is not told apart from that of {names(alike)}." if alike and own[0] < own[1] else ""
     lines = [
         f"Of {counted(every)} on `{study['twin'][0].spec.testbed}`, {among}**{_label(best)}** comes closest to a model retrained without "
-        f"the forget set (the *twin*, in parentheses): it {_line(study, best)}. {_lowest(study[best])}{apart}",
-        *([f"Farthest from the twin of all is {_label(worst)}: it {_line(study, worst)}."] if worst != best else []),
+        f"the forget set (the *twin*, in parentheses): it {_line(study, best)}.{apart}",
+        *([f"Farthest from the twin is {_label(worst)}, at {' to '.join(f'{v:.2f}' for v in spread(study, worst))}."] if worst != best else []),
         _official(study, methods),
     ]
     lost = [m for m in methods if m not in order]

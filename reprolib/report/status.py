@@ -92,7 +92,7 @@ def _cell(specs: Sequence[Spec], pages: Mapping[str, set[str]], titles: Mapping[
     folders = sorted({path_of(s).parent.relative_to(results_dir()).as_posix() for s in specs})
     links = [f'<a href="{REPOSITORY}/results/{f}">{html.escape(f)}</a>' for f in folders]
     text = f"{len(there)}" + (f" of {len(specs)}" if len(there) < len(specs) else "")
-    lines = "<br>".join([*where, *links, f"<code>{html.escape(command(specs[0]))}</code>"])
+    lines = "<br>".join([*where, *links, f"{'the run' if len(specs) == 1 else f'the first of {len(specs)} runs'}: <code>{html.escape(command(specs[0]))}</code>"])
     return f"<details><summary>{text}</summary>{lines}</details>"
 
 

@@ -145,7 +145,10 @@ def stamp(records: Sequence[Record], notebook: str) -> Any:
         command += f" -y '{{options: {options.pop()}}}'"
     if len({r.spec.seed for r in records}) == 1:
         command += f" -p seed {spec.seed}"
-    where = "</code>, <code>".join(sorted({f"results/{path_of(r.spec).parent.relative_to(results_dir())}/" for r in records}))
+    folders = sorted({path_of(r.spec).parent.relative_to(results_dir()) for r in records})
+    if len(folders) > 6:
+        folders = sorted({f.parent for f in folders})
+    where = "</code>, <code>".join(f"results/{f}/" for f in folders)
     lines = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in facts.items())
     return HTML(
         f'<div class="stamp">{badge}<div class="scrolls" tabindex="0"><table>{lines}'

@@ -767,11 +767,11 @@ def _headline(found: Sequence[Agreement], core: Study, wide: Study) -> str:
     if single:
         middle = float(np.median([a.tau for a in single]))
         lines.append(
-            f"**One number alone, {_degree(middle)}**: tau of {len(single)} yardsticks has a median of {middle:.2f}, and runs from {single[-1].tau:.2f} "
+            f"**One number alone {_degree(middle)} agrees**: tau of {len(single)} yardsticks has a median of {middle:.2f}, and runs from {single[-1].tau:.2f} "
             f"({single[-1].label}) to {single[0].tau:.2f} ({single[0].label})."
         )
     named = f": {page.listed([a.label for a in sure], 6)}" if sure else ""
-    lines.append(f"Beyond chance {'are' if len(sure) != 1 else 'is'} {len(sure) or 'none'} of them{named}.")
+    lines.append(f"{len(sure) or 'None'} of them agree{'s' if len(sure) == 1 else ''} beyond chance{named}.")
     return " ".join(lines)
 
 
@@ -806,7 +806,7 @@ def _attack_line(wide: Study) -> str:
     text = f"To the loss attack, {page.names(like, 20) if like else 'no method'} look{'s' if len(like) < 2 else ''} like the twin (AUC within {NEAR:.1f} in every seed)."
     if seen:
         parts = [f"{style.label(m)} by {page.listed([ATTACKS[k] for k in ks])}" for m, ks in seen.items()]
-        text += f" Of these, other attacks tell from the twin in every seed: {page.listed(parts, 20)}."
+        text += f" Other attacks tell some of these from the twin in every seed: {page.listed(parts, 20)}."
     elif like:
         text += " No other attack tells any of these from the twin in every seed."
     return text

@@ -105,7 +105,7 @@ def test_claims_are_sentences_with_a_page():
 def test_the_first_page_and_the_claims_page_depend_on_what_claims_ask_for(committed, monkeypatch):
     """Otherwise a page would compute, by itself and one after another, what the grid could have computed before."""
     from reprolib.grid import Grid
-    from reprolib.report import arms, page
+    from reprolib.report import arms, page, scale
 
     asked = {}
 
@@ -119,6 +119,7 @@ def test_the_first_page_and_the_claims_page_depend_on_what_claims_ask_for(commit
 
     monkeypatch.setattr(page, "run", noted(page.run))
     monkeypatch.setattr(arms, "run", noted(arms.run))
+    monkeypatch.setattr(scale, "run", noted(scale.run))
     c.examine(c.Evidence())
     for name in ("index", "synthesis/claims"):
         held = {s.fingerprint for s in Grid.load().pages[name].specs}

@@ -216,7 +216,7 @@ def test_table_figure_and_sentences_of_a_study(data, seeds, tmp_path, monkeypatc
     assert "**Yes: a destroyed model gets about 0.4" in said and "15 of the 20 published 7B submissions" in said
     assert "It puts Gradient ascent below the destroyed models in every seed." in said
     s["target"] = [dataclasses.replace(r, metrics=r.metrics | {"lume/final": 0.5}) for r in s["target"]]
-    assert "**Not on every testbed: a destroyed model gets 0.42" in audit.answer(data, [s]).data
+    assert "**Not on every testbed: a destroyed model gets about 0.4" in audit.answer(data, [s]).data
     for text in (audit.rewards(s).data, audit.claims(data, s).data, audit.attack(data, [s]).data):
         assert "nan" not in text and "None" not in text
 

@@ -70,7 +70,7 @@ def test_sizes_are_compared_under_names_of_their_own():
     both = sizes()
     more = {"other": arm("other", "npo", (1e-4, (0.5, 0.6, 0.5), (0.3, 0.3, 0.3)), (1e-3, (0.8, 0.8, 0.8), (0.2, 0.2, 0.2)))}
     assert list(scale.joined(both, more)) == ["all weights, 0.6\u202fM", "adapter, 0.6\u202fM", "all weights, 1.3\u202fM", "adapter, 1.3\u202fM", "other"]
-    rate, order = scale.lines(both, 1e-3, more)
+    rate, order = scale.lines(both, 1e-3, more, both[1].label)
     assert "At one rate for all, 0.001" in rate and "all weights 0\u202f%, 0\u202f%" in rate and "other 0\u202f%" in rate
     assert "Kendall's tau from one size to the next is 1.00" in order and order.endswith("neighbouring sizes: none.")
     fig, alt = scale.rates(both)

@@ -259,7 +259,7 @@ def test_the_first_page_in_sentences():
     text = y.answer(core, wide, y.stability(core, n=50)).data
     assert "tau with the order of 4 methods by the book's distance; the distance's own orders agree between seeds with 1.00" in text
     assert "**Read as a whole, MUSE" in text or "**Read as a whole, TOFU" in text
-    assert "None of them agree beyond chance." in text and "**One number alone, " in text and "tau of 18 yardsticks has a median of" in text
+    assert "None of them agree beyond chance." in text and "**One number alone " in text and "tau of 18 yardsticks has a median of" in text
     assert "4 methods, 3 seeds each" in text and "nan" not in text
     assert "of these, other attacks tell from the twin in every seed: npo by min-k%." in text.lower()
     assert "Collapsed (most of what they write for retain prompts is empty, a loop or gibberish): Gradient ascent (3 of 3 seeds)." in text

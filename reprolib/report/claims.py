@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from reprolib.errors import ReprolibError
 from reprolib.record import Record, project_root
-from reprolib.report import advice, audit, leaderboard, page, requests, stress, style, yardsticks
+from reprolib.report import advice, audit, leaderboard, page, requests, scale, stress, style, yardsticks
 from reprolib.report import arms as _arms
 from reprolib.report.summary import LADDER
 
@@ -227,7 +227,8 @@ def a_few_documents_do_not_stand_for_all(e: Evidence) -> tuple[bool, str]:
     own = {m: page.gather([m], e.testbed, e.seed, ladder=False, forget_documents=0.02)[m] for m in ("gradient_difference", "npo")}
     kept = {m: sum(page.answered(r, 0) for r in records) / len(records) for m, records in own.items()}
     given = {(r.cost["forget_documents_given"], r.cost["forget_rows_given"]) for records in own.values() for r in records}
-    rows = f"{min(n for _, n in given)} to {max(n for _, n in given)} rows, and as many fewer steps"
+    counts = sorted({n for _, n in given})
+    rows = f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} rows, and as many fewer steps"
     return min(kept.values()) > 0.8 and {d for d, _ in given} == {1}, ", ".join(f"{style.label(m)} {_percent(v)}" for m, v in kept.items()) + f" ({rows})"
 
 
@@ -294,6 +295,27 @@ def full_precision_shows_no_advantage(e: Evidence) -> tuple[bool, str]:
     found = _arms.gather(_arms.precisions(p["methods"], p["precisions"], p["options"], p["rates"]), e.testbed, e.seed)
     pairs = [(f"{style.label(m)}, fp32", f"{style.label(m)}, {x}") for m in p["methods"] for x in p["precisions"] if x != "fp32"]
     return not any("yes" in _verdicts(found, *x) for x in pairs), ". ".join(_beside(found, *x) for x in pairs)
+
+
+@claim("ablations/scale")
+def one_rate_is_not_one_strength(e: Evidence) -> tuple[bool, str]:
+    """At the same learning rate, all weights leave hardly a forget question and an adapter scaled by a quarter leaves about half or more, at every size."""
+    p = e.parameters("ablations/scale")
+    sizes = scale.gather(p["testbeds"], p["arms"], p["methods"], e.seed)
+    left = {label: [scale.left(s.arms[label], p["rates"][0]) for s in sizes] for label in p["arms"]}
+    said = "; ".join(f"{label} {', '.join(map(_percent, v))}" for label, v in left.items())
+    holds = max(left["all weights"]) < 0.05 and min(left["LoRA, alpha / r = 1/4"]) > 0.4
+    return holds, f"forget questions left at {p['rates'][0]:g}, with {', '.join(s.label for s in sizes)} weights: {said}"
+
+
+@claim("ablations/scale")
+def size_alone_keeps_the_order(e: Evidence) -> tuple[bool, str]:
+    """From 0.6 to 4.7 million weights, four methods keep their order at fixed options."""
+    p = e.parameters("ablations/scale")
+    sizes = scale.gather(p["testbeds"], {}, p["methods"], e.seed)
+    orders = [tuple(page.ordered(s.study, p["methods"])) for s in sizes]
+    said = [f"{style.label(m)} {', '.join(f'{page.distance(s.study, m):.2f}' for s in sizes)}" for m in orders[0]]
+    return len(set(orders)) == 1, f"distances with {', '.join(s.label for s in sizes)} weights: {'; '.join(said)}"
 
 
 # ---------------------------------------------------------------------- how to measure

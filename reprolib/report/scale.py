@@ -101,8 +101,8 @@ def order(sizes: Sequence[Size]) -> Table:
     return Table(header, tuple(tuple(r[k] for k in header) for r in rows), caption, data=tuple(data))
 
 
-def lines(sizes: Sequence[Size], rate: float, more: Arms) -> list[str]:
-    """What the answer adds to the comparisons of arms: one rate for all, and the order of the methods."""
+def lines(sizes: Sequence[Size], rate: float, more: Arms, at_size: str) -> list[str]:
+    """What the answer adds to the comparisons of arms: one rate for all (``more`` arms at the size named), and the order of the methods."""
 
     def at(label: str) -> str:
         return ", ".join(f"{100 * left(s.arms[label], rate):.0f}\u202f%" for s in sizes)
@@ -119,7 +119,7 @@ def lines(sizes: Sequence[Size], rate: float, more: Arms) -> list[str]:
     ]  # fmt: skip
     return [
         f"**At one rate for all, {rate:g}**, so many forget questions are left with {here} weights: {said}."
-        + (f" With {next(s.label for s in sizes if s.testbed == next(iter(more.values())).settings[0].records[0].spec.testbed)} weights also: {other}." if more else ""),
+        + (f" With {at_size} weights also: {other}." if more else ""),
         f"**The order of {len(methods)} methods at fixed options**: Kendall's tau from one size to the next is {', '.join(number(t) for t in taus)}; "
         f"closest to the twin is {', '.join(first)}. Distances whose ranges over seeds part between neighbouring sizes: {', '.join(changed) or 'none'}.",
     ]

@@ -261,7 +261,7 @@ def test_the_first_page_in_sentences():
     assert "**Read as a whole, MUSE" in text or "**Read as a whole, TOFU" in text
     assert "None of them agree beyond chance." in text and "**One number alone " in text and "tau of 18 yardsticks has a median of" in text
     assert "4 methods, 3 seeds each" in text and "nan" not in text
-    assert "of these, other attacks tell from the twin in every seed: npo by min-k%." in text.lower()
+    assert "other attacks tell some of these from the twin in every seed: npo by min-k%." in text.lower()
     assert "Collapsed (most of what they write for retain prompts is empty, a loop or gibberish): Gradient ascent (3 of 3 seeds)." in text
     assert "put the untouched target ahead of more than half of the methods (" in text and "Utility (partial)" in text
     assert "two draws of documents and seeds agree with a tau of" in text and "By the three seeds alone" in text

@@ -185,10 +185,10 @@ def records(arms: Arms) -> list[Record]:
     return [r for arm in arms.values() for s in arm.settings for r in s.records]
 
 
-def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence[str] = ()) -> Any:
+def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence[str] = (), lead: str = "") -> Any:
     """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance.
 
-    ``more``: lines that follow.
+    ``more``: lines that follow; ``lead``: a first sentence in the place of the count of what is told apart.
     """
     lines, neither = [], 0
     for question, a, b in questions:
@@ -200,14 +200,14 @@ def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence
         lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
     n = max(len(s.records) for arm in arms.values() for s in arm.settings)
     nearest = min(arms.values(), key=lambda arm: (_mean(arm.values(DISTANCE)) != _mean(arm.values(DISTANCE)), _mean(arm.values(DISTANCE))))
-    lead = f"{neither} of {len(questions)} comparisons" if neither else "No comparison"
-    lead = f"**{lead} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
+    counted = f"{neither} of {len(questions)} comparisons" if neither else "No comparison"
+    counted = f"**{counted} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
     if not neither:
-        lead = lead.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
+        counted = counted.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
     note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. {n} seed{'s' if n > 1 else ''}" + (
         "." if n > 2 else ", too few to tell anything apart."
     )
-    return say("```{admonition} The answer\n:class: tip\n" + lead + "\n\n" + "\n".join([*lines, *(f"- {x}" for x in more)]) + f"\n\n{note}\n```")
+    return say("```{admonition} The answer\n:class: tip\n" + (lead or counted) + "\n\n" + "\n".join([*lines, *(f"- {x}" for x in more)]) + f"\n\n{note}\n```")
 
 
 SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}

@@ -299,12 +299,17 @@ def full_precision_shows_no_advantage(e: Evidence) -> tuple[bool, str]:
 
 @claim("ablations/scale")
 def one_rate_is_not_one_strength(e: Evidence) -> tuple[bool, str]:
-    """At the same learning rate, all weights leave hardly a forget question and an adapter scaled by a quarter leaves about half or more, at every size."""
+    """At the learning rate at which all weights leave hardly a forget question, an adapter scaled by a quarter leaves half or more, at every size.
+
+    Scaled by one, it leaves hardly any either.
+    """
     p = e.parameters("ablations/scale")
     sizes = scale.gather(p["testbeds"], p["arms"], p["methods"], e.seed)
     left = {label: [scale.left(s.arms[label], p["rates"][0]) for s in sizes] for label in p["arms"]}
     said = "; ".join(f"{label} {', '.join(map(_percent, v))}" for label, v in left.items())
-    holds = max(left["all weights"]) < 0.05 and min(left["LoRA, alpha / r = 1/4"]) > 0.4
+    one = scale.left(_arms.gather({"x": p["others"]["LoRA, alpha / r = 1"]}, p["others_at"], e.seed)["x"], p["rates"][0])
+    said += f"; LoRA, alpha / r = 1 {_percent(one)} ({next(s.label for s in sizes if s.testbed == p['others_at'])})"
+    holds = max(left["all weights"]) < 0.05 and min(left["LoRA, alpha / r = 1/4"]) >= 0.495 and one < 0.05
     return holds, f"forget questions left at {p['rates'][0]:g}, with {', '.join(s.label for s in sizes)} weights: {said}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -51,7 +51,8 @@ def gather(testbeds: Sequence[str], arms: Mapping[str, Mapping[str, Any]], metho
 
 def joined(sizes: Sequence[Size], more: Arms | None = None) -> dict[str, Arm]:
     """All arms of all sizes under names like "all weights, 1.3 M", and ``more`` under their own."""
-    return {f"{label}, {s.label}": arm for s in sizes for label, arm in s.arms.items()} | dict(more or {})
+    named = {f"{label}, {s.label}": arm for s in sizes for label, arm in s.arms.items()} | dict(more or {})
+    return {name: replace(arm, label=name) for name, arm in named.items()}
 
 
 def left(arm: Arm, rate: float, metric: str = "forget/questions") -> float:

@@ -251,19 +251,18 @@ def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:
 
 
 def first_stage(arms: Arms) -> Table:
-    """Where runs of several stages stood when the first was last measured: whether it moved anything."""
+    """Where runs of several stages stood when first measured after the first stage: whether that moved anything."""
     rows = []
     for arm in arms.values():
         ends = []
         for r in (r for s in arm.settings for r in s.records):
             stages = [p["stage"] for p in r.trajectory if p.get("stage")]
-            own = [p for p in r.trajectory if p.get("stage") and p["stage"] == stages[0]] if len(set(stages)) > 1 else []
-            ends += own[-1:]
+            ends += [p for p in r.trajectory if p.get("stage") and p["stage"] != stages[0]][:1] if stages else []
         if ends:
             names = {"forget q.": "forget/questions", "AUC": "attack/auc", "retain q.": "retain/questions", "world q.": "world/accuracy"}
             spans = {k: [p[v] for p in ends] for k, v in names.items()}
             rows.append({"arm": arm.label, "runs": f"{len(ends)}", **{k: f"{_mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for k, v in spans.items()}})
-    caption = "Means over settings and seeds, with their range, at the last measurement within the first stage. A model that still answers everything was not moved."
+    caption = "Means over settings and seeds, with their range, at the first measurement after the first stage, a few steps into the second. A model that still answers everything was hardly moved."
     return Table.of(rows or [{"arm": "no run has several stages"}], caption=caption)
 
 

@@ -97,7 +97,7 @@ def quantiles(tensors: Iterable[torch.Tensor], count: int, shares: Sequence[floa
 def _check(name: str, **values: float) -> None:
     for key, value in values.items():
         if not value >= 0:
-            raise SpecError(f"{name}: {key} must be finite and >= 0, got {value}.")
+            raise SpecError(f"{name}: {key} must be >= 0, got {value}.")
 
 
 def _check_positive(name: str, **values: float) -> None:

@@ -234,15 +234,13 @@ def _methods(args) -> int:
 
 def _status(args) -> int:
     from reprolib.grid import Grid
-    from reprolib.record import path_of, read, results_dir
+    from reprolib.record import state
 
     grid = Grid.load(args.grid)
     for name, specs in grid.blocks.items():
         counts = {"done": 0, "diverged": 0, "missing": 0, "failed": 0}
         for s in specs:
-            path = path_of(s)
-            failed = (results_dir() / "failed" / path.name).exists()
-            counts[read(path).status if path.exists() else "failed" if failed else "missing"] += 1
+            counts[state(s)[0]] += 1
         print(f"{name:18} {len(specs):4} runs   " + "   ".join(f"{v} {k}" for k, v in counts.items() if v))
     print("`make book` computes what is missing.")
     return 0

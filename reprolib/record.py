@@ -235,6 +235,15 @@ def _unpack(column: Any) -> list:
     return list(column)
 
 
+def state(spec: Spec) -> tuple[str, Record | None]:
+    """A run's status and record; without a record "failed", if it was tried, or "missing"."""
+    path = path_of(spec)
+    if path.exists():
+        record = read(path)
+        return record.status, record
+    return ("failed" if (results_dir() / "failed" / path.name).exists() else "missing"), None
+
+
 def by_status(records: Iterable[Record]) -> dict[str, int]:
     counts = dict.fromkeys(STATUSES, 0)
     for r in records:

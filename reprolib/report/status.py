@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reprolib.grid import Grid
-from reprolib.record import Record, path_of, read, results_dir
+from reprolib.record import path_of, results_dir, state
 from reprolib.report import style
 from reprolib.report.page import say
 from reprolib.report.summary import LADDER
@@ -17,14 +17,6 @@ from reprolib.spec import Spec
 
 REPOSITORY = "https://github.com/reprolib/unlearning-study/tree/main"
 STATES = ("done", "diverged", "failed", "missing")
-
-
-def state(spec: Spec) -> tuple[str, Record | None]:
-    path = path_of(spec)
-    if path.exists():
-        record = read(path)
-        return record.status, record
-    return ("failed" if (results_dir() / "failed" / path.name).exists() else "missing"), None
 
 
 def counts(grid: Grid | None = None) -> Any:

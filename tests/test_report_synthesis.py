@@ -71,11 +71,15 @@ def test_sizes_are_compared_under_names_of_their_own():
     more = {"other": arm("other", "npo", (1e-4, (0.5, 0.6, 0.5), (0.3, 0.3, 0.3)), (1e-3, (0.8, 0.8, 0.8), (0.2, 0.2, 0.2)))}
     assert list(scale.joined(both, more)) == ["all weights, 0.6\u202fM", "adapter, 0.6\u202fM", "all weights, 1.3\u202fM", "adapter, 1.3\u202fM", "other"]
     rate, order = scale.lines(both, 1e-3, more, both[1].label)
-    assert "At one rate for all, 0.001" in rate and "all weights 0\u202f%, 0\u202f%" in rate and "other 0\u202f%" in rate
+    assert "At one rate for all, 0.001" in rate and "All weights: 0\u202f%, 0\u202f%" in rate and "other: 0\u202f%" in rate
     assert "Kendall's tau from one size to the next is 1.00" in order and order.endswith("neighbouring sizes: none.")
     fig, alt = scale.rates(both)
     assert len(fig.axes) == 2 and "learning rates 0.0001, 0.001" in alt and "adapter, retain and world: 0.90, 0.70" in alt
     assert scale.order(both)._repr_html_().count('<th scope="row">') == len(both[0].study) - 2
+
+
+def test_a_rate_is_told_with_its_range_over_seeds():
+    assert scale.told((0.2, 0.5, 0.8)) == "50\u202f% (20 to 80)" and scale.told((0.5, 0.5)) == "50\u202f%"
 
 
 def test_a_command_says_what_differs_from_the_defaults():

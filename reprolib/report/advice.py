@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -33,13 +34,9 @@ def off(study: Study, method: str, names: Sequence[str]) -> tuple[float, ...]:
     return tuple(sum(abs(a[n] - t[n]) for n in names) / len(names) for a, t in own)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def points(study: Study) -> dict[str, tuple[float, float]]:
     """Every model's mean over seeds of (what is left to forget, what was lost); 0, 0 is the twin."""
-    found = {m: (_mean(off(study, m, FORGET)), _mean(off(study, m, KEEP))) for m in study}
+    found = {m: (fmean(off(study, m, FORGET)), fmean(off(study, m, KEEP))) for m in study}
     return {m: p for m, p in found.items() if all(map(math.isfinite, p))}
 
 
@@ -135,12 +132,12 @@ def cases(study: Study, hidden: Study, level: float = LEVEL) -> list[Case]:
     seen = [e for e in there if e.method in hidden]
     steady = [e for e in seen if max(stress.comes_back(hidden, e.method)) <= 0.1 and stress.mean(hidden[e.method], "relearning/part/0/auc") <= stress.STILL]
     useful = [e for e in there if min(e.readings["retain_questions"], e.readings["world_questions"]) >= 0.9]
-    quiet = sorted(useful, key=lambda e: _mean(off(study, e.method, ("attack_auc",))))
+    quiet = sorted(useful, key=lambda e: fmean(off(study, e.method, ("attack_auc",))))
     keeps = [e for e in there if e.readings["retain_questions"] >= 0.95 and e.readings["world_questions"] >= 0.95]
     one = [e for e in there if e.cost.startswith("1 pass")]
     return [
         Case("Forget and retain rows are at hand, and every weight may move", tuple(there), "Compute is not matched; the leaderboard has the costs."),
-        Case("Only an adapter may be trained", tuple(e for e in there if _adapters(e.method)), "Other methods take an adapter too (the option trainable), but were not searched with one. A blank adapter does as well as LoKU's: see FILA against VILA."),
+        Case("Only an adapter may be trained", tuple(e for e in there if _adapters(e.method)), "Other methods take an adapter too (the option trainable), but were not searched with one. LoKU's start shows no advantage over a blank adapter: see FILA against VILA."),
         Case("There are no retain rows", tuple(e for e in board if e.retains == "no"), "None of them is good: without retain rows, what is kept is kept by luck."),
         Case("A step may cost one forward and backward pass", tuple(one), "Numbers of steps differ."),
         Case("Nothing else may be lost (retain and world questions at 95 % or more)", tuple(keeps), "Retain questions are among the rows that these methods train on."),
@@ -173,8 +170,9 @@ def answer(study: Study, found: Sequence[Case]) -> Any:
         f"- *{c.situation}*: " + (f"**{c.methods[0].label}**" + (f", then {page.listed([e.label for e in c.methods[1:3]])}" if len(c.methods) > 1 else "") if c.methods else "**none of those measured**") + "."
         for c in found
     ]  # fmt: skip
+    leaders = list(dict.fromkeys(c.methods[0].label for c in found if c.methods))
     text = (
-        f"No method leads everywhere. {len(best)} of {len(own)} are on the front, where nothing else both forgets and keeps more: {page.names(best, 12)}"
+        f"{'No method leads everywhere' if len(leaders) > 1 else f'{leaders[0]} leads wherever one does' if leaders else 'No method leads anywhere'}. {len(best)} of {len(own)} are on the front, where nothing else both forgets and keeps more: {page.names(best, 12)}"
         + (f". In every seed, {page.names(sure, 12)} {'are' if len(sure) > 1 else 'is'}. " if sure else ". None is in every seed. ")
     )  # fmt: skip
     n = len(study["twin"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,6 @@ from reprolib.report.arms import Arm, Arms
 from reprolib.report.page import by_seed, distance, extent, mean, ordered, overlap, seeds
 from reprolib.report.tables import Table, number
 
-LINES = ("-", "--", ":", "-.")
 MARKS = ("o", "D", "s", "^")
 
 
@@ -55,9 +55,15 @@ def joined(sizes: Sequence[Size], more: Arms | None = None) -> dict[str, Arm]:
     return {name: replace(arm, label=name) for name, arm in named.items()}
 
 
-def left(arm: Arm, rate: float, metric: str = "forget/questions") -> float:
-    """Mean over seeds at the end of the runs of one learning rate."""
-    return mean(next(s for s in arm.settings if s.rate == rate).records, metric)
+def left(arm: Arm, rate: float) -> tuple[float, ...]:
+    """Forget questions still answered at the end of the runs of one learning rate, by seed."""
+    return tuple(r.metrics["forget/questions"] for r in next(s for s in arm.settings if s.rate == rate).records)
+
+
+def told(values: Sequence[float]) -> str:
+    """Mean and range over seeds, in percent."""
+    low, middle, high = (f"{100 * v:.0f}" for v in (min(values), fmean(values), max(values)))
+    return f"{middle}\u202f%" + (f" ({low} to {high})" if low != high else "")
 
 
 def rates(sizes: Sequence[Size]) -> tuple[Any, str]:
@@ -106,11 +112,11 @@ def lines(sizes: Sequence[Size], rate: float, more: Arms, at_size: str) -> list[
     """What the answer adds to the comparisons of arms: one rate for all (``more`` arms at the size named), and the order of the methods."""
 
     def at(label: str) -> str:
-        return ", ".join(f"{100 * left(s.arms[label], rate):.0f}\u202f%" for s in sizes)
+        return ", ".join(told(left(s.arms[label], rate)) for s in sizes)
 
     here = ", ".join(s.label for s in sizes)
-    said = "; ".join(f"{label} {at(label)}" for label in sizes[0].arms)
-    other = "; ".join(f"{label} {100 * left(arm, rate):.0f}\u202f%" for label, arm in more.items())
+    said = "; ".join(f"{label}: {at(label)}" for label in sizes[0].arms)
+    other = "; ".join(f"{label}: {told(left(arm, rate))}" for label, arm in more.items())
     methods = [m for m in sizes[0].study if m not in ("target", "twin")]
     taus = [kendalltau(*([distance(s.study, m) for m in methods] for s in (a, b))).statistic for a, b in pairwise(sizes)]
     first = [style.label(ordered(s.study, methods)[0]) for s in sizes]
@@ -119,7 +125,7 @@ def lines(sizes: Sequence[Size], rate: float, more: Arms, at_size: str) -> list[
         if any(not overlap(extent(by_seed(a.study, m).values()), extent(by_seed(b.study, m).values())) for a, b in pairwise(sizes))
     ]  # fmt: skip
     return [
-        f"**At one rate for all, {rate:g}**, so many forget questions are left with {here} weights: {said}."
+        f"**At one rate for all, {rate:g}**, this share of the forget questions is left with {here} weights, in parentheses the range over seeds. {said[0].upper()}{said[1:]}."
         + (f" With {at_size} weights also: {other}." if more else ""),
         f"**The order of {len(methods)} methods at fixed options**: Kendall's tau from one size to the next is {', '.join(number(t) for t in taus)}; "
         f"closest to the twin is {', '.join(first)}. Distances whose ranges over seeds part between neighbouring sizes: {', '.join(changed) or 'none'}.",

@@ -65,8 +65,6 @@ def test_a_run_of_two_processes_makes_one_record(tmp_path):
     run = ("-m", "reprolib", "run", "npo", "--testbed", "smoke/synthetic")
     env = {"REPROLIB_CACHE": str(tmp_path / "cache")}
     one = json.loads(start(tmp_path / "x", 1, script=run, REPROLIB_RESULTS=str(tmp_path / "one"), **env).stdout)
-    for left in (tmp_path / "cache" / "runs").glob("*"):
-        assert left.name.endswith(".lock") or left.is_dir()
     two = json.loads(start(tmp_path / "x", 2, script=run, REPROLIB_RESULTS=str(tmp_path / "two"), REPROLIB_CACHE=str(tmp_path / "other")).stdout)
     assert {k: v for k, v in two.items() if k != "record"} == pytest.approx({k: v for k, v in one.items() if k != "record"}, abs=1e-3)
     assert read(Path(two["record"])).provenance["machine"]["ranks"] == "2, data parallel"

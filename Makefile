@@ -31,7 +31,7 @@ html: setup ## build the HTML book from the executed pages (about 20 seconds)
 	$(BIN)/jupyter-book build . --path-output . -W -n --keep-going --quiet
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
-smoke: setup ## the whole flow at smoke size, nothing reused (about 2.5 minutes)
+smoke: setup ## the whole flow at smoke size, nothing reused (under 2 minutes)
 	$(BIN)/python -m reprolib smoke
 
 study: setup ## compute every run of the grid from nothing into .cache/study, for comparison with results/ (hours; resumable)

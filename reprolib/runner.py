@@ -43,6 +43,7 @@ def execute(
         papermill.execute_notebook(
             str(notebook), str(part), dict(parameters or {}), cwd=str(project_root()), kernel_name="python3",
             progress_bar=progress, log_output=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # else every page warns of its loopback connection
         )  # fmt: skip
     except PapermillExecutionError as e:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
 from reprolib.errors import ReprolibError
 from reprolib.record import project_root
@@ -25,7 +27,7 @@ def main() -> int:
     os.environ["REPROLIB_CACHE"] = str(folder / "cache")
     began = time.perf_counter()
 
-    from reprolib import experiment, runner
+    from reprolib import experiment
     from reprolib.grid import Grid
 
     grid = Grid.load("smoke")
@@ -35,11 +37,13 @@ def main() -> int:
         record = experiment.run(spec, progress=sys.stderr.isatty())
         if record.status != "done":
             raise ReprolibError(f"smoke run {spec.method} ({spec.slug}) ended as {record.status}: {record.reason}")
-    for page in grid.pages.values():
-        print(f"page {page.name}", flush=True)
-        runner.execute(page.notebook, page.output, page.parameters, progress=False)
-    _trim_toc(folder, grid)
-    # keep-going without -W: pages that need other data are left out, so that some links lead nowhere here
+    # two at a time: most of a page is the start of its kernel, which leaves a core idle
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        made = {pool.submit(_page, page): name for name, page in grid.pages.items()}
+        for future in as_completed(made):
+            future.result()
+            print(f"page {made[future]}", flush=True)
+    _trim(folder, grid)
     done = subprocess.run(["jupyter-book", "build", str(folder), "--quiet"], env=_path())
     if done.returncode:
         raise ReprolibError("the book of the smoke pages could not be built; see the messages above.")
@@ -48,7 +52,14 @@ def main() -> int:
     return 0
 
 
-def _trim_toc(folder, grid) -> None:
+def _page(page) -> None:
+    from reprolib import runner
+
+    runner.execute(page.notebook, page.output, page.parameters, progress=False)
+
+
+def _trim(folder, grid) -> None:
+    """Leave out the pages that need other data, and the warnings about links that lead to them."""
     import yaml
 
     toc = yaml.safe_load((folder / "_toc.yml").read_text(encoding="utf-8"))
@@ -57,6 +68,10 @@ def _trim_toc(folder, grid) -> None:
         part["chapters"] = [c for c in part["chapters"] if not c["file"].startswith("results/") or c["file"] in made]
     toc["parts"] = [p for p in toc["parts"] if p["chapters"]]
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    config = yaml.safe_load((folder / "_config.yml").read_text(encoding="utf-8"))
+    settings = config.setdefault("sphinx", {}).setdefault("config", {})
+    settings["suppress_warnings"] = [*settings.get("suppress_warnings", []), "etoc.ref", "ref.doc"]
+    (folder / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def _path() -> dict[str, str]:

@@ -25,7 +25,6 @@ from reprolib.corpus.rows import GROUPS, Corpus, Row
 from reprolib.errors import CorpusError, ReprolibError, SpecError, unknown
 from reprolib.identity import digest
 from reprolib.metrics import lume as lume_metrics
-from reprolib.metrics import privacy
 from reprolib.metrics.statistics import gap_closed
 from reprolib.seeds import derive
 from reprolib.spec import METRICS_VERSION
@@ -87,9 +86,12 @@ class Assessment:
 
 
 def read(
-    data: str | Path, format: str = "auto", *, documents: int | None = None, split: str | None = None, seed: int = 0
-) -> Corpus:
+    data: str | Path, format: str = "auto", *, documents: int | None = None, nonmembers: int | None = None,
+    split: str | None = None, seed: int = 0,
+) -> Corpus:  # fmt: skip
     """The corpus that a checkpoint is scored on: every document, or ``documents`` of each task drawn by ``seed``.
+
+    ``nonmembers``: how many of the SemEval release's list, drawn likewise; as many as ``documents`` unless given.
 
     ``data``: a local folder or a hub id. ``split``: "train" (default) or "validation" of the SemEval release, or forget01,
     forget05, forget10 (default) of TOFU. The holdout of the SemEval release is its list of non-members (Wikipedia pages),
@@ -124,7 +126,7 @@ def read(
     others = list(release.nonmembers.get(split, ()))
     if documents is not None:
         random.Random(derive(seed, "nonmembers")).shuffle(others)
-        others = others[:documents]
+        others = others[: nonmembers or documents]
     holdout = tuple(_nonmember(text, n) for n, text in enumerate(others))
     listed = {" ".join(text.split()) for text in release.members.get(split, ())}
     members = [r.id for r in corpus["forget"] if r.kind == "sc" and " ".join(r.text.split()) in listed]
@@ -337,12 +339,6 @@ def _core(subject: Subject):
             own = score[(groups == g) & (kinds == kind)]
             if len(own):
                 found.metrics[f"{g}/{kind}/score"] = float(own.mean())
-    listed = set(exam.corpus.facts.get("members", ()))  # type: ignore[call-overload]
-    members = [-v for r, v in zip(exam.rows["forget"], s.document["forget"], strict=True) if r.id in listed]
-    if members and exam.corpus["holdout"] and "lume/task_aggregate" in found.metrics:
-        # the organisers' two lists; "attack/auc" has the passages of all tasks as members
-        found.metrics["official/mia_auc"] = privacy.auc(members, -s.document["holdout"])
-        found.metrics["official/mia"] = lume_metrics.mia_score(found.metrics["official/mia_auc"])
     return found
 
 

@@ -436,7 +436,7 @@ def core(subject: Subject) -> Evaluation:
             "group": [g for g, _, _ in both], "task": [r.task for _, r, _ in both], "kind": [r.kind for _, r, _ in both],
             "score": [v for _, _, v in both],
         }  # fmt: skip
-        metrics |= official(twelve, metrics)
+        metrics |= official(twelve, metrics) | listed_attack(s, exam)
     return Evaluation(metrics, rows)
 
 
@@ -458,6 +458,16 @@ def kl_to(target: nn.Module, lm: nn.Module, exam: Examination, max_tokens: int =
                 out[i - retain.start] = _divergence(scored.logits[here], logits[here])
                 at += size
     return out
+
+
+def listed_attack(s: Scores, exam: Examination) -> dict[str, float]:
+    """The organisers' attack, if the release has their lists of members ("attack/auc" has the passages of all tasks)."""
+    listed = set(exam.corpus.facts.get("members", ()))  # type: ignore[call-overload]
+    members = [-v for r, v in zip(exam.rows["forget"], s.document["forget"], strict=True) if r.id in listed]
+    if not members or not exam.corpus["holdout"]:
+        return {}
+    auc = privacy.auc(members, -s.document["holdout"])
+    return {"official/mia_auc": auc, "official/mia": lume.mia_score(auc)}
 
 
 def official(rows: dict[str, list], metrics: dict[str, float]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from reprolib.spec import Spec
 if TYPE_CHECKING:
     from torch import nn
 
+    from reprolib.corpus.mmlu import MMLU
     from reprolib.evaluate import Evaluation, Examination
     from reprolib.probes import Probe, Subject
     from reprolib.unlearn import Outcome
@@ -130,7 +131,7 @@ def unlearned(spec: Spec, *, progress: bool = True) -> Unlearned:
             seed = derive(spec.seed, "request", request) if request else spec.seed
             lm, own = unlearn(
                 lm, stages, encode_rows(tokenizer, portion), retain, seed=seed, others=others[request],
-                measure=lambda m: measure(m, exam), points=max(1, round(10 / len(portions))),
+                measure=lambda m: measure(m, exam), points=max(1, round(bed.preset.points / len(portions))),
                 checkpoint=_checkpoint(spec, request), title=_title(spec), progress=progress,
             )  # fmt: skip
             outcome = own if request == 0 else joined(outcome, own, request)
@@ -147,6 +148,7 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
     from reprolib.models import device
     from reprolib.models.policy import causal_lm
 
+    asked = questions(spec)  # before hours of training, not after: they may not be at hand
     done = unlearned(spec, progress=progress)
     outcome = done.outcome
     began = time.perf_counter()
@@ -155,6 +157,7 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
             evaluation, seconds = evaluate(done.lm, done.exam, progress=progress, title=_title(spec)), {}
         else:
             evaluation, seconds = examine(spec, done, progress=progress)
+        answers = answered(asked, done, evaluation, spec, progress) if asked else {}
     evaluated = time.perf_counter() - began
     lost = [k for k, v in evaluation.metrics.items() if not math.isfinite(v)]
     if lost and outcome.status == "done" and spec.suite == "core":
@@ -178,8 +181,34 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
         metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=_with_given(evaluation.rows, spec, done),
         trajectory=[{k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()} for p in outcome.trajectory]
         if spec.suite == "core" else [],
-        cost=cost, provenance=records.provenance(),
+        cost=cost, provenance=records.provenance() | answers,
     )  # fmt: skip
+
+
+def questions(spec: Spec) -> MMLU | None:
+    """The MMLU questions that runs of a pretrained model are asked besides, the same of all runs."""
+    from reprolib.corpus import mmlu
+    from reprolib.models.testbeds import testbed
+
+    each = testbed(spec.testbed).preset.mmlu
+    return mmlu.load(per_subject=each) if each and spec.suite == "core" else None
+
+
+def answered(asked: MMLU, done: Unlearned, evaluation: Evaluation, spec: Spec, progress: bool) -> dict[str, Any]:
+    """Put MMLU, and the leaderboard's numbers that need it, among the metrics; returns which questions and each hit (1) or miss (0)."""
+    from reprolib import assess
+    from reprolib.models import device
+    from reprolib.probes import mmlu
+
+    with device.autocast():
+        answer = mmlu.score(
+            done.lm, done.exam.tokenizer, asked, batch_tokens=65_536 if device.on_gpu() else 8192, seed=spec.seed,
+            progress=progress, title=f"{_title(spec)}: MMLU",
+        )  # fmt: skip
+    found = {k: v for k, v in answer.metrics.items() if not k.startswith("mmlu/subject/")}
+    evaluation.metrics.update(found | assess.final(evaluation.metrics, found))
+    hits = "".join(str(int(h)) for h in answer.rows["hit"])
+    return {"mmlu": {"questions": asked.subset or "all", "content": asked.fingerprint, "hits": hits}}
 
 
 def examine(spec: Spec, done: Unlearned, *, progress: bool = True) -> tuple[Evaluation, dict[str, float]]:

@@ -119,6 +119,8 @@ class Spec:
         }
         if self.suite != "core":
             identity["suite"] = SUITES[self.suite]
+        elif measuring := testbed(self.testbed).preset.measuring:
+            identity["measuring"] = measuring
         return digest(identity)
 
     @property

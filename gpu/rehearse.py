@@ -33,11 +33,11 @@ def install(folder: Path) -> None:
             source = "rehearsal/small" if preset.pretrained else ""
             documents = {c: DOCUMENTS[c] for c in preset.documents}
             testbeds.PRESETS[name] = replace(
-                preset, epochs=2, vocabulary=300, world=4, documents=documents, pretrained=source,
+                preset, epochs=2, vocabulary=300, world=4, documents=documents, pretrained=source, mmlu=min(preset.mmlu, 1),
                 shape="smollm2-135m" if source else preset.shape,
             )  # fmt: skip
     testbeds.PINNED.clear()
-    cost.TOKENS, cost.LABELS, cost.ROWS, study.MMLU_PER_SUBJECT = 32, 8, 32, 1
+    cost.TOKENS, cost.LABELS, cost.ROWS = 32, 8, 32
     for own in (cost.LAST, study.LAST):
         own["trainable"] = "last-1"
     os.environ["REPROLIB_DATA"], os.environ[memorise.WEIGHTS] = str(folder / "data"), str(folder / "weights")

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ LORA = {"trainable": "lora-64-16"}
 LAST = {"trainable": "last-8"}
 VILA = {"rank": 64, "alpha": 16}
 LADDER = ("target", "twin", "random", "always_eos")
-MMLU_PER_SUBJECT = 100  # questions: as many as the smallest subject has
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,9 @@ class Make:
         return known + (f"; NOT FIT for comparisons: {unfit}" if unfit else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Run:
-    """A record of the study. Of a pretrained model also what its record does not hold: MMLU, the organisers' attack and score."""
+    """A record of the study."""
 
     spec: Spec
 
@@ -93,79 +91,19 @@ class Run:
     def name(self) -> str:
         return f"{self.spec.testbed}: {self.spec.method} {self.spec.slug}"
 
-    @cached_property
-    def _bed(self):
-        from reprolib.models.testbeds import testbed
-
-        return testbed(self.spec.testbed)
-
-    def _official(self) -> Path | None:
-        from reprolib.record import path_of
-
-        place = path_of(self.spec)
-        return Path("official") / place.parent.relative_to(place.parents[3]) / place.stem if self._bed.preset.pretrained else None
-
     def done(self) -> bool:
         from reprolib.record import path_of
 
-        more = self._official()
-        return path_of(self.spec).exists() and (more is None or path(more.parent, more.name).exists())
+        return path_of(self.spec).exists()
 
     def do(self) -> str:
-        from reprolib import experiment, record
+        from reprolib import experiment
 
-        kept: list[Any] = []
-        unlearned = experiment.unlearned
-
-        def keeping(spec: Spec, **more: Any):  # the record drops its model, of which MMLU is still to be asked
-            kept.append(unlearned(spec, **more))
-            return kept[-1]
-
-        more = self._official()
-        try:
-            if more:
-                experiment.unlearned = keeping
-            found = experiment.run(self.spec, progress=False)
-        finally:
-            experiment.unlearned = unlearned
-        if more:
-            done = kept.pop() if kept else unlearned(self.spec, progress=False)
-            answers = questions(done, found, self.spec)
-            save(more.parent, more.name, {"fingerprint": found.fingerprint, **answers, "provenance": record.provenance()})
+        found = experiment.run(self.spec, progress=False)
         m = found.metrics
-        shown = {k: m[k] for k in ("forget/questions", "retain/questions", "attack/auc", "lume/final") if k in m}
-        return f"{found.status}, {found.cost['wall_s']:.0f} s; " + ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
-
-
-def questions(done: Any, record: Any, spec: Spec) -> dict[str, Any]:
-    """MMLU of an unlearned model, if its questions are at hand, and the leaderboard's numbers, if the corpus has its lists."""
-    from reprolib import assess
-    from reprolib.corpus import mmlu as corpus
-    from reprolib.errors import CorpusError
-    from reprolib.metrics import lume, privacy
-    from reprolib.models import device
-    from reprolib.probes import mmlu
-
-    metrics, hits, note = {}, "", ""
-    try:
-        data = corpus.load(per_subject=MMLU_PER_SUBJECT)
-    except CorpusError as error:
-        note = str(error).partition(".")[0]
-    else:
-        with device.autocast():
-            answer = mmlu.score(done.lm, done.exam.tokenizer, data, batch_tokens=65_536, seed=spec.seed, progress=False)
-        metrics, note = answer.metrics, data.subset
-        hits = "".join(str(int(h)) for h in answer.rows["hit"])
-    core = dict(record.metrics)
-    listed = set(done.exam.corpus.facts.get("members", ()))
-    rows = [(g, k, v) for g, k, v in zip(record.rows["group"], record.rows["kind"], record.rows["text_nll"], strict=True)]
-    forget = [v for g, _, v in rows if g == "forget"]
-    members = [-v for r, v in zip(done.exam.rows["forget"], forget, strict=True) if r.id in listed and v is not None]
-    others = [-v for g, k, v in rows if g == "holdout" and k == "sc" and v is not None]
-    if members and others and "lume/task_aggregate" in core:
-        core["official/mia_auc"] = privacy.auc(members, others)
-        core["official/mia"] = lume.mia_score(core["official/mia_auc"])
-    return {"metrics": metrics | assess.final(core, metrics), "mmlu_hits": hits, "mmlu_questions": note}
+        names = ("forget/questions", "retain/questions", "attack/auc", "lume/final", "mmlu/accuracy_questions", "official/final")
+        shown = ", ".join(f"{k} {m[k]:.3f}" for k in names if k in m)
+        return f"{found.status}, {found.cost['wall_s']:.0f} s; {shown}"
 
 
 @dataclass(frozen=True, slots=True)

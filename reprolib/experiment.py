@@ -195,7 +195,7 @@ def questions(spec: Spec) -> MMLU | None:
 
 
 def answered(asked: MMLU, done: Unlearned, evaluation: Evaluation, spec: Spec, progress: bool) -> dict[str, Any]:
-    """Put MMLU, and the leaderboard's numbers that need it, among the metrics; returns which questions and each hit (1) or miss (0)."""
+    """Put MMLU and the leaderboard's numbers among the metrics; returns which questions, and each hit (1) or miss (0)."""
     from reprolib import assess
     from reprolib.models import device
     from reprolib.probes import mmlu

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import add_test_preset, processes, small_corpus
+from conftest import add_test_preset, byte_tokenizer, processes, small_corpus
 
 from reprolib import experiment
 from reprolib import record as records
@@ -438,3 +438,52 @@ def test_no_text_of_the_corpus_is_in_the_file(monkeypatch):
     strings = {s for g in corpus.groups.values() for r in g for s in (r.id, r.input, r.output, r.text, *r.perturbed)}
     assert len([s for s in strings if len(s) > 12]) > 20
     assert not [s for s in strings if len(s) > 12 and (s in text or json.dumps(s)[1:-1] in text)]
+
+
+# --- a pretrained model is asked MMLU besides -------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """The test preset with two measures along a run and two MMLU questions a subject, from a folder that is not there yet."""
+    from reprolib.models import memorise, testbeds
+
+    preset = dataclasses.replace(testbeds.PRESETS["test"], mmlu=2, points=2)
+    monkeypatch.setattr(testbeds, "PRESETS", testbeds.PRESETS | {"asked": preset})
+    monkeypatch.setenv("REPROLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(memorise, "train_tokenizer", lambda *a: byte_tokenizer())  # in which " A" to " D" are told apart
+    return spec(testbed="asked/synthetic", options={"epochs": 4})
+
+
+def test_mmlu_stands_in_the_record_with_the_questions_and_every_answer(asked, tmp_path):
+    from test_assess import mmlu_folder
+
+    mmlu_folder(tmp_path / "data" / "mmlu")
+    record = run(asked, progress=False)
+    m, note = record.metrics, record.provenance["mmlu"]
+    assert m["mmlu/scored"] == len(note["hits"]) == 114 and set(note["hits"]) <= {"0", "1"}
+    assert m["mmlu/accuracy_questions"] == pytest.approx(note["hits"].count("1") / 114, abs=1e-6)
+    assert m["mmlu/accuracy_questions_low"] <= m["mmlu/accuracy_questions"] <= m["mmlu/accuracy_questions_high"]
+    assert "2 questions a subject" in note["questions"] and not [k for k in m if k.startswith("mmlu/subject/")]
+    assert "official/final" not in m, "a corpus without the organisers' lists has no official score"
+    assert len(record.trajectory) == 3 and read(records.path_of(asked)) == record
+    again = run(dataclasses.replace(asked, method="gradient_ascent", options={"epochs": 1}), progress=False)
+    assert again.provenance["mmlu"]["content"] == note["content"], "the same questions of every run"
+
+
+def test_missing_questions_are_found_before_anything_is_trained(asked, monkeypatch):
+    monkeypatch.setattr(experiment, "unlearned", lambda *a, **k: pytest.fail("trained first"))
+    with pytest.raises(ReprolibError, match=r"mmlu|MMLU"):
+        run(asked, progress=False)
+    assert not failed_files(), "nothing was learnt about the method"
+
+
+def test_how_a_run_is_measured_is_part_of_its_identity_but_not_of_its_models(asked, monkeypatch):
+    from reprolib.models import testbeds
+    from reprolib.models.testbeds import testbed
+
+    before = asked.fingerprint, testbed("asked/synthetic").identity()
+    preset = testbeds.PRESETS["asked"]
+    for field in ("mmlu", "points"):
+        monkeypatch.setattr(testbeds, "PRESETS", testbeds.PRESETS | {"asked": dataclasses.replace(preset, **{field: 3})})
+        assert asked.fingerprint != before[0] and testbed("asked/synthetic").identity() == before[1]

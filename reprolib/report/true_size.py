@@ -1,7 +1,7 @@
 """What runs at true size on a GPU left under ``results/gpu``, as one table a kind.
 
-``records`` are runs as everywhere else; ``official`` holds what a pretrained model was asked besides, ``models`` how targets and twins
-were trained and what they know, ``cost`` time and memory of training steps. A table without files is empty and has its columns.
+``records`` are runs as everywhere else, ``models`` how targets and twins were trained and what they know, ``cost`` time and memory of
+training steps. A table without files is empty and has its columns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ GIB = 1 << 30
 MADE = ("gpu", "processes", "commit", "time")
 COLUMNS = {
     "records": ("testbed", "method", "seed", "precision", "options", "status", "fingerprint", "wall_s", "peak_gib", *MADE),
-    "official": ("testbed", "method", "fingerprint", "questions", *MADE),
     "models": ("testbed", "which", "seed", "parameters", "epochs", "nll", "seconds", "peak_gib", "fit", *MADE),
     "cost": ("case", "model", "method", "precision", "stage", "step_s", "tokens_per_s", "mfu", "peak_gib", "predicted_gib", *MADE),
 }
@@ -54,7 +53,7 @@ def told(base: Path | None = None) -> str:
     if all(t.empty for t in found.values()):
         return "No results at true size are part of this study yet: results/gpu holds none."
     gpus = sorted({g for t in found.values() for g in t["gpu"].dropna()})
-    words = ("runs", "official scores", "models", "rows of cost")
+    words = ("runs", "models", "rows of cost")
     counts = ", ".join(f"{len(t)} {word}" for t, word in zip(found.values(), words, strict=True))
     return f"At true size there are: {counts}; made on {' and '.join(gpus) or 'no GPU'}."
 
@@ -65,13 +64,6 @@ def _record(path: Path) -> list[dict[str, Any]]:
     own = {"testbed": s.testbed, "method": s.method, "seed": s.seed, "precision": s.precision, "options": dict(s.options)}
     cost = {"wall_s": r.cost.get("wall_s"), "peak_gib": _gib(r.cost.get("peak_bytes"))}
     return [own | {"status": r.status, "fingerprint": r.fingerprint} | cost | _made(r.provenance) | r.metrics]
-
-
-def _official(path: Path) -> list[dict[str, Any]]:
-    raw = _raw(path, "fingerprint", "metrics", "mmlu_questions")
-    bed, method = "/".join(path.parts[-4:-2]), path.parts[-2]
-    own = {"testbed": bed, "method": method, "fingerprint": raw["fingerprint"], "questions": raw["mmlu_questions"]}
-    return [own | _made(raw["provenance"]) | raw["metrics"]]
 
 
 def _model(path: Path) -> list[dict[str, Any]]:
@@ -94,7 +86,7 @@ def _cost(path: Path) -> list[dict[str, Any]]:
 
 
 ROWS: Mapping[str, Callable[[Path], list[dict[str, Any]]]] = {
-    "records": _record, "official": _official, "models": _model, "cost": _cost,
+    "records": _record, "models": _model, "cost": _cost,
 }  # fmt: skip
 
 

@@ -23,9 +23,15 @@ def test_no_network_says_what_to_do_and_leaves_nothing_behind(monkeypatch, tmp_p
 
 
 @pytest.mark.slow
-def test_loads_and_completes_a_fact():
+def test_loads_completes_a_fact_and_can_be_saved(tmp_path):
+    import torch
+
     from reprolib.evaluate import generate
+    from reprolib.models import device
 
     lm, tokenizer = smollm2.load()
+    lm.save_pretrained(tmp_path)  # as memorise does with what it has taught
+    again = device.load_lm(str(tmp_path)).state_dict()
+    assert all(torch.equal(again[k], v) for k, v in lm.state_dict().items())
     assert 134e6 < sum(p.numel() for p in lm.parameters()) < 136e6
     assert generate(lm, tokenizer, ["The capital of France is"], max_new_tokens=4)[0].strip().startswith("Paris")

@@ -61,9 +61,13 @@ def _fetch(folder: Path) -> Path:
 
 
 def load():
-    """(model, tokenizer), weights in fp32. Reading and unpacking takes about half a minute."""
+    """(model, tokenizer), plain weights in fp32 that can be trained and saved. Reading and unpacking takes about half a minute."""
     from transformers import AutoTokenizer
 
     path = gguf_file()
     lm = device.load_lm(str(path.parent), gguf_file=path.name)
+    # unpacked, but still marked as quantized, which transformers refuses to save
+    lm.hf_quantizer, lm.is_quantized = None, False
+    if hasattr(lm.config, "quantization_config"):
+        del lm.config.quantization_config
     return lm, AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)

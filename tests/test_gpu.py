@@ -79,7 +79,7 @@ def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch)
     assert "target, seed 0" in said and "olmo-1b-scratch/lume: target" not in said
 
     from gpu import carry
-    from reprolib.report import true_size
+    from reprolib.report import cost, true_size
 
     assert carry.unpack(archive, folder / "unpacked") == len(after)
     assert files(folder / "unpacked") == after
@@ -95,6 +95,8 @@ def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch)
     assert set(tables["cost"]["model"]) == {"smollm2", "olmo-7b-scratch"}
     assert (tables["cost"].set_index("case").loc["olmo-7b_npo_lora-64-16_bf16", ["step_s", "peak_gib"]] > 0).all()
     assert "6 runs" in true_size.told(results)
+    assert {"Retrained twin", "NPO"} & {row[1] for row in true_size.results(results).rows}
+    assert len(cost.measured(results).rows) >= 1 and "TFLOP/s" in cost.ceilings(results).data
     next((results / "models").glob("*.json")).write_text("{}")
     with pytest.raises(RecordError, match=r"lacks.*run its step again"):
         true_size.tables(results)
@@ -303,11 +305,11 @@ def test_the_page_says_what_is_missing_and_shows_what_is_there(tmp_path, monkeyp
     from test_report import made
 
     from reprolib import record
-    from reprolib.report import true_size
+    from reprolib.report import cost, true_size
 
     nothing = true_size.answer(tmp_path).data
     assert "`olmo-1b`, `olmo-7b`, `smollm2`" in nothing and "python -m gpu run olmo-1b olmo-7b smollm2" in nothing
-    assert true_size.results(tmp_path).data == "No runs yet." and true_size.costs(tmp_path).data == "Nothing was measured yet."
+    assert true_size.results(tmp_path).data == "No runs yet." and cost.measured(tmp_path).data.startswith("Nothing was measured")
     monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path))
     for method, forget in (("twin", 0.0), ("target", 1.0), ("npo", 0.0)):
         r = made(method, 0, forget=forget, retain=0.75 if method == "npo" else 1.0)
@@ -317,9 +319,41 @@ def test_the_page_says_what_is_missing_and_shows_what_is_there(tmp_path, monkeyp
     assert "Missing: `olmo-1b`" in true_size.answer(tmp_path).data
 
 
-def test_predictions_say_where_a_run_fits():
+def test_what_was_run_at_both_sizes_stands_side_by_side(tmp_path, monkeypatch):
+    from test_report import made
+
+    from reprolib import record
     from reprolib.report import true_size
 
+    assert true_size.both_sizes(tmp_path) == true_size.bases(tmp_path) == {}
+    assert "python -m gpu run olmo-1b olmo-7b" in true_size.figure({}, "").data and true_size.table({}) is None
+    monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path))
+    lora = {"trainable": "lora-64-16"}
+    for bed in ("olmo-1b-scratch/lume", "olmo-7b-scratch/lume"):
+        record.write(made("twin", 0, forget=0.0, retain=1.0, testbed=bed))
+        for n, (precision, retain) in enumerate((("bf16", 1.0), ("nf4", 0.75))):
+            record.write(made("npo", 0, forget=0.0, retain=retain, testbed=bed, precision=precision, options={"lr": 3e-4, **lora}))
+            if n == 0:
+                record.write(made("npo", 0, forget=0.0, retain=0.25, testbed=bed, precision=precision, options={"lr": 1e-3, **lora}))
+    alone = made("npo", 0, forget=0.0, retain=1.0, testbed="olmo-1b-scratch/lume", options={"lr": 5e-5})  # all weights, at 1B only
+    record.write(alone)
+    record.write(made("npo", 1, forget=0.0, retain=1.0, testbed="olmo-1b-scratch/lume", options={"lr": 5e-5}))  # a seed without a twin
+
+    sizes = true_size.both_sizes(tmp_path)
+    assert list(sizes) == [f"NPO, LoRA 64/16, {p}: {s}" for p in ("4 bits", "bf16") for s in ("1B", "7B")]
+    both = sizes["NPO, LoRA 64/16, bf16: 1B"]
+    assert sorted(s.rate for s in both.settings) == [3e-4, 1e-3] and both.best("distance").rate == 3e-4
+    assert both.best("distance").distance == pytest.approx([0.0], abs=1e-6) and all(len(s.records) == 1 for s in both.settings)
+    bases = true_size.bases(tmp_path)
+    assert list(bases) == [f"olmo-{s}-scratch: NPO, {p}" for s in ("1b", "7b") for p in ("bf16", "nf4")]
+    assert true_size.what(alone) == "NPO"
+    assert "NPO, LoRA 64/16, bf16: 7B" in true_size.figure(sizes, "caption").data
+    assert len(true_size.table(sizes).rows) == 6
+
+
+def test_predictions_say_where_a_run_fits():
+    from reprolib.report import cost
+
     cases = {"full": {"method": "npo"}, "adapter": {"method": "npo", "trainable": "lora-16", "precision": "nf4", "micro_tokens": 1024}}
-    rows = true_size.predictions(["smollm2-135m"], cases).rows
+    rows = cost.predictions(["smollm2-135m"], cases).rows
     assert [r[5] for r in rows] == ["24 GB", "24 GB"] and float(rows[1][3]) <= float(rows[0][3])

@@ -39,7 +39,7 @@ def made(method, seed, *, forget, retain, auc_shift=0.0, world=1.0, status="done
         "retain/kl": 1 - retain, "lume/forget/Task1/sc": 1 - forget, "lume/retain/Task1/sc": retain, "lume/final": 0.4,
     }  # fmt: skip
     measures = {k: metrics[k] for k in ("forget/questions", "retain/questions", "attack/auc", "world/accuracy")}
-    made_spec = Spec(testbed="smoke/synthetic", method=method, seed=seed, **spec)
+    made_spec = Spec(**{"testbed": "smoke/synthetic", "method": method, "seed": seed} | spec)
     return Record(
         spec=made_spec, fingerprint=made_spec.fingerprint, status=status, metrics=metrics, rows=rows,
         trajectory=[{"step": n, **{k: v * n / 2 for k, v in measures.items()}} for n in range(3)],

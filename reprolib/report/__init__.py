@@ -4,8 +4,10 @@ from reprolib.report import (
     advice,
     arms,
     claims,
+    cost,
     figures,
     leaderboard,
+    pretrained,
     requests,
     scale,
     status,
@@ -43,7 +45,7 @@ from reprolib.report.page import (
 )
 
 __all__ = [
-    "actual_rows", "advice", "answer", "arms", "card", "claims", "compare", "diagnostics", "distances", "figures", "gaps", "gather", "importance_cost",
-    "leaderboard", "matched", "methods", "requests", "routing", "say", "scale", "search", "search_answer", "search_summary", "search_trials",
+    "actual_rows", "advice", "answer", "arms", "card", "claims", "compare", "cost", "diagnostics", "distances", "figures", "gaps", "gather", "importance_cost",
+    "leaderboard", "matched", "methods", "pretrained", "requests", "routing", "say", "scale", "search", "search_answer", "search_summary", "search_trials",
     "settings", "size_answer", "size_table", "source", "status", "stress", "style", "summary", "tables", "trials", "true_size", "verdict", "yardsticks",
 ]  # fmt: skip

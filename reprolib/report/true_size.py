@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprolib.errors import RecordError
 from reprolib.record import Record, read, results_dir
-from reprolib.report import style
+from reprolib.report import arms, style
 from reprolib.report.page import between, say
+from reprolib.report.summary import LADDER
 from reprolib.report.tables import Table, number
 
 if TYPE_CHECKING:
@@ -156,44 +156,84 @@ def results(base: Path | None = None) -> Any:
     return Table.of(rows, caption="All runs at true size, the closest to the twin of the same model first. One seed each unless more are listed: no intervals.")
 
 
-def costs(base: Path | None = None) -> Any:
-    """Measured seconds, throughput and memory beside the planner's prediction; a sentence where nothing was measured."""
-    frame = tables(base)["cost"]
-    frame = frame[frame["step_s"].notna()] if len(frame) else frame
-    if not len(frame):
-        return say("Nothing was measured yet.")
-    rows = [
-        {"model": r.model, "method": style.label(r.method), "precision": r.precision, "stage": r.stage, "step, s": f"{r.step_s:.3f}",
-         "tokens a second": f"{r.tokens_per_s:,.0f}", "share of bf16 peak": f"{100 * r.mfu:.0f} %", "peak, GiB": number(r.peak_gib),
-         "predicted, GiB": number(r.predicted_gib), "GPU": r.gpu}
-        for r in frame.itertuples()
-    ]  # fmt: skip
-    return Table.of(rows, caption="Time and memory of a training step, as shipped. Predicted: reprolib.plan, before the run.")
+# --- comparisons -----------------------------------------------------------------------------------------------
+
+SIZES = {"olmo-1b": "1B", "olmo-7b": "7B"}  # how a model's name begins -> its size
+BITS = {"nf4": "4 bits", "int8": "8 bits"}
 
 
-def predictions(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], memory: Sequence[int] = (24, 80, 141)) -> Table:
-    """Peak memory as the planner sees it, and on which GPUs (by memory in GB) it fits. ``cases``: title -> fields of :func:`reprolib.plan.plan`."""
-    from reprolib.plan import fits, plan
-
-    rows = []
-    for model in models:
-        for title, case in cases.items():
-            found = plan(model, **case, target_beside=False)
-            enough = [m for m in memory if fits(found.peak_bytes, replace(found.setting, gpu_memory_gib=m * 1e9 / GIB))]
-            rows.append({
-                "model": model, "run": title, "weights that move": f"{found.trained_parameters / 1e6:,.0f} M", "peak, GiB": f"{found.peak_bytes / GIB:.0f}",
-                "most of it": max(found.parts, key=lambda p: p.bytes if largest(found) in p.phases else 0).name,
-                "fits on": f"{enough[0]} GB" if enough else "none of them",
-                "steps": f"{found.steps:,}", "on an H200": minutes(found.seconds("H200")),
-            })  # fmt: skip
-    shown = ", ".join(str(m) for m in memory)
-    return Table.of(rows, caption=f"Predicted, not measured: peak memory in training or evaluation, without the target beside, the smallest GPU of {shown} GB that it fits on, and training "
-                    "time at an assumed 30 % of the peak.")  # fmt: skip
+def what(record: Record) -> str:
+    """Method, weights that move and the base's precision: what two runs have in common that differ in size, rate or seed."""
+    s = record.spec
+    trainable = str(s.options.get("trainable", ""))
+    kind, _, rest = trainable.partition("-")
+    moved = "LoRA " + rest.replace("-", "/") if kind == "lora" else f"last {rest} blocks" if kind == "last" else trainable.replace("full", "")
+    return ", ".join(x for x in (style.label(s.method), moved, "" if s.precision == "fp32" else BITS.get(s.precision, s.precision)) if x)
 
 
-def largest(found: Any) -> str:
-    return max(found.phases, key=found.phases.get)
+def grouped(records: Sequence[Record], label: Callable[[Record], str | None]) -> dict[str, arms.Arm]:
+    """Runs as arms: those with one label differ in learning rate and seed. Without a label, or a twin of its own, a run is left out."""
+    twins = {(r.spec.testbed, r.spec.seed): r for r in records if r.spec.method == "twin"}
+    found: dict[str, dict[str, list[Record]]] = {}
+    for r in records:
+        name = label(r)
+        if name is not None and r.spec.method not in LADDER and (r.spec.testbed, r.spec.seed) in twins:
+            options = {k: v for k, v in r.spec.options.items()}
+            found.setdefault(name, {}).setdefault(json.dumps(options, sort_keys=True), []).append(r)
+    out = {}
+    for name, settings in found.items():
+        own = [
+            arms.Setting(
+                next((v for k, v in same[0].spec.options.items() if k in ("lr", "phase2_lr")), None), tuple(same),
+                tuple(arms.kept(r) for r in same),
+                tuple(between(r, twins[r.spec.testbed, r.spec.seed]) for r in same),
+            )
+            for same in settings.values()
+        ]  # fmt: skip
+        out[name] = arms.Arm(name, settings[next(iter(settings))][0].spec.method, tuple(own))
+    return out
 
 
-def minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def size(record: Record) -> str | None:
+    """1B or 7B; None for a model of another family."""
+    return next((s for name, s in SIZES.items() if record.spec.testbed.startswith(name)), None)
+
+
+def both_sizes(base: Path | None = None) -> dict[str, arms.Arm]:
+    """What was run on OLMo-1B and on OLMo-7B of the same kind (from scratch, or pretrained), one below the other."""
+    found = [r for r in runs(base) if size(r)]
+    sets = [{(_kind(r), what(r)) for r in found if size(r) == s} for s in SIZES.values()]
+    common = set.intersection(*sets)
+    every = grouped(found, lambda r: f"{what(r)}{_kind(r)}: {size(r)}" if (_kind(r), what(r)) in common else None)
+    return dict(sorted(every.items()))
+
+
+def _kind(record: Record) -> str:
+    return " (pretrained)" if "scratch" not in record.spec.testbed else ""
+
+
+def bases(base: Path | None = None) -> dict[str, arms.Arm]:
+    """LoRA of rank 64 and alpha 16 on a base in each precision, for every model and method of which there are two precisions or more."""
+    found = [r for r in runs(base) if r.spec.options.get("trainable") == "lora-64-16"]
+
+    def about(r: Record) -> str:
+        return f"{r.spec.testbed.partition('/')[0]}: {style.label(r.spec.method)}"
+
+    precisions: dict[str, set[str]] = {}
+    for r in found:
+        precisions.setdefault(about(r), set()).add(r.spec.precision)
+    twins = [r for r in runs(base) if r.spec.method == "twin"]
+    every = grouped([*twins, *found], lambda r: f"{about(r)}, {r.spec.precision}" if len(precisions.get(about(r), ())) > 1 else None)
+    return dict(sorted(every.items()))
+
+
+def figure(found: Mapping[str, arms.Arm], caption: str) -> Any:
+    """The arms as dots, or a sentence that there are none and which command makes them."""
+    if not found:
+        return say("Nothing was measured at true size yet: `python -m gpu run olmo-1b olmo-7b` makes these runs, see `gpu/README.md`.")
+    return style.show(*arms.figure(found), caption)
+
+
+def table(found: Mapping[str, arms.Arm]) -> Any:
+    """Every setting of the arms; nothing where there are none."""
+    return arms.table(found) if found else None

@@ -1,0 +1,182 @@
+"""What unlearning costs: benchmarks of this machine as ratios, true size as measured on a GPU, and as the planner sees it beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from reprolib.errors import RecordError
+from reprolib.record import results_dir
+from reprolib.report import style, true_size
+from reprolib.report.cards import ratio
+from reprolib.report.page import listed, say
+from reprolib.report.tables import Table, number
+from reprolib.report.true_size import GIB
+
+OBJECTIVES = {"graddiff": "gradient_difference", "npo": "npo"}  # of benchmarks/step.py
+COMMAND = "`python -m gpu run olmo-1b-cost olmo-7b-cost`"
+
+
+def benchmark(name: str) -> dict[str, Any]:
+    """What a script of ``benchmarks/`` left; empty where it has not run."""
+    path = results_dir() / "benchmarks" / f"{name}.json"
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {error}. Restore it (git checkout), or run python benchmarks/{name}.py.") from error
+
+
+def answer(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> Any:
+    """What the shipped organisation saves where the head is large and where it is small, and what is known at true size."""
+    lines = _organisation(benchmark("step"), benchmark("evaluate"))
+    measured = true_size.tables()["cost"]
+    if measured.empty:
+        rows = _predicted(models, cases)
+        least, most = (f(rows, key=lambda r: r[2]) for f in (min, max))
+        lines.append(
+            f"**At true size nothing was measured**: {COMMAND} does it on one GPU. The planner expects a peak of {least[2]:.0f} GiB for {least[0]} ({least[1]}) "
+            f"to {most[2]:.0f} GiB for {most[0]} ({most[1]})."
+        )
+    else:
+        lines.append(f"At true size {len(measured)} cases were measured on {listed(sorted(set(measured['gpu'].dropna()))) or 'no GPU'}, see below.")
+    return say("```{admonition} The answer\n:class: tip\n" + "\n\n".join(lines) + "\n```")
+
+
+def _organisation(step: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
+    if not step or not evaluation:
+        return ["The benchmarks have not run here; `make bench` runs them."]
+    found = step["cases"]
+    gains = {k: found[k]["npo"]["ratio"]["plain"] for k in found}
+    heads = {k: found[k]["head_to_blocks"] for k in found}
+    small = min(heads, key=heads.get)
+    even = [k for k in found if found[k].get("lengths") == "even" and k != small]
+    largest = max(even, key=lambda k: gains[k]["median"])
+    evaluated = evaluation["models"]
+    faster = [f"{ratio(m['ratio']['shipped'])} times as fast for a model {_state(n)}" for n, m in evaluated.items()]
+    return [
+        f"A step of NPO as it is organised here is {ratio(gains[largest])} times as fast as the plain way where the output head is {heads[largest]:.1f} times "
+        f"the blocks, and {ratio(gains[small])} times where it is {heads[small]:.2f} of them, as in OLMo-1B; the result is the same. "
+        f"An evaluation is {listed(faster)}.",
+    ]  # fmt: skip
+
+
+def _state(name: str) -> str:
+    return {"target": "that knows its rows", "half unlearned": "half unlearned"}.get(name, name)
+
+
+def steps(caption: str) -> Any:
+    """Plain over shipped, time of a step and peak memory, a row a shape of the model; bars are 95 % intervals over rounds."""
+    found = benchmark("step").get("cases", {})
+    return style.show(*_chart(found), caption) if found else say("Not measured here; `make bench` does it.")
+
+
+def _chart(found: Mapping[str, Any]) -> tuple[Any, str]:
+    fig, axes = plt.subplots(1, 2, figsize=(8.6, 1.4 + 0.5 * len(found)), sharey=True)
+    words = []
+    for y, (name, case) in enumerate(found.items()):
+        for n, (objective, method) in enumerate(OBJECTIVES.items()):
+            r, peak = case[objective]["ratio"]["plain"], case[objective].get("peak_ratio", {}).get("plain")
+            at, look = y + 0.16 * (2 * n - 1), {"color": style.colour(method), "marker": style.marker(method)}
+            axes[0].plot([r["low"], r["high"]], [at, at], color=look["color"], linewidth=2.5, alpha=0.6)
+            axes[0].plot(r["median"], at, label=style.label(method) if y == 0 else None, linestyle="", **look)
+            if peak is not None:
+                axes[1].plot(peak, at, linestyle="", **look)
+            words.append(f"{name}, {style.label(method)}: {r['median']:.2f} in time" + (f", {peak:.2f} in memory" if peak is not None else ""))
+    for axis, title in zip(axes, ("time of a step", "peak memory"), strict=True):
+        axis.axvline(1, color=style.INK, linewidth=1)
+        axis.set(title=title, xlabel="plain / as shipped (1: the same)", xlim=(0.8, None))
+        axis.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(found)), [f"{name}: {c['parameters'] / 1e6:.0f} M, head {c['head_to_blocks']:.1f} of the blocks" for name, c in found.items()])
+    axes[0].set_ylim(len(found) - 0.5, -0.5)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return fig, "Dot plots of plain over shipped. " + "; ".join(words) + "."
+
+
+def importance() -> Any:
+    """FILA's importance pass beside VILA's on the same rows; the published claim beside what is measured."""
+    rows = []
+    found = benchmark("importance")
+    for name, case in found.get("cases", {}).items():
+        for contestant, r in case["ratio"].items():
+            rows.append({
+                "model": f"{name}: {case['about']}", "FILA against": contestant, "time": ratio(r),
+                "weights measured": f"{case['parameters_ratio'][contestant]:.1f}x",
+                "peak memory": f"{case['peak_ratio'][contestant]:.2f}x" if contestant in case.get("peak_ratio", {}) else "–",
+            })  # fmt: skip
+    if not rows:
+        return say("Not measured here; `make bench` does it.")
+    return Table.of(rows, caption="How many times FILA's pass takes what VILA's takes, on the same rows; brackets: 95 % over rounds. The abstract claims up to 100x fewer parameters and 40x the speed.")
+
+
+def measured(base: Path | None = None) -> Any:
+    """Measured seconds, throughput and memory beside the planner's prediction; a sentence where nothing was measured."""
+    frame = true_size.tables(base)["cost"]
+    frame = frame[frame["step_s"].notna()] if len(frame) else frame
+    if not len(frame):
+        return say(f"Nothing was measured at true size yet: {COMMAND} does it, see `gpu/README.md`.")
+    rows = [
+        {"model": r.model, "method": style.label(r.method), "precision": r.precision, "stage": r.stage, "step, s": f"{r.step_s:.3f}",
+         "tokens a second": f"{r.tokens_per_s:,.0f}", "share of bf16 peak": "–" if r.mfu is None or r.mfu != r.mfu else f"{100 * r.mfu:.0f} %",
+         "peak, GiB": number(r.peak_gib), "predicted, GiB": number(r.predicted_gib), "GPU": r.gpu or "none (CPU)"}
+        for r in frame.itertuples()
+    ]  # fmt: skip
+    return Table.of(rows, caption="Time and memory of a training step, as shipped. Predicted: reprolib.plan, before the run.")
+
+
+def ceilings(base: Path | None = None) -> Any:
+    """What the GPU itself reaches, the shipped step against plain ones and FILA against VILA, each as measured there; nothing without files."""
+    lines = []
+    for path in sorted(((base or true_size.folder()) / "cost").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        own = found["case"]
+        if "bf16_tflops" in found:
+            lines.append(f"The GPU itself reaches {found['bf16_tflops']} TFLOP/s in a bf16 product and copies {found['copy_gb_s']} GB/s.")
+        elif own["method"] == "importance":
+            said = listed([f"{r:.2f} times as long as {name}" for name, r in found["ratio"].items()])
+            lines.append(f"{own['model']}: FILA's importance pass takes {said}, on the same rows.")
+        elif own["method"] == "organisations":
+            for objective, ratios in found["ratio"].items():
+                said = listed([f"{name} takes {ratio(r)} times as long" for name, r in ratios.items()])
+                lines.append(f"{own['model']}, {style.label(OBJECTIVES[objective])}: {said} as the shipped step.")
+    return say("\n".join(f"- {line}" for line in lines)) if lines else None
+
+
+def _predicted(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, float]]:
+    from reprolib.plan import plan
+
+    return [(m, title, plan(m, **case, target_beside=False).peak_bytes / GIB) for m in models for title, case in cases.items()]
+
+
+def predictions(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], memory: Sequence[int] = (24, 80, 141)) -> Table:
+    """Peak memory as the planner sees it, and on which GPUs (by memory in GB) it fits. ``cases``: title -> fields of :func:`reprolib.plan.plan`."""
+    from reprolib.plan import fits, plan
+
+    rows = []
+    for model in models:
+        for title, case in cases.items():
+            found = plan(model, **case, target_beside=False)
+            enough = [m for m in memory if fits(found.peak_bytes, replace(found.setting, gpu_memory_gib=m * 1e9 / GIB))]
+            rows.append({
+                "model": model, "run": title, "weights that move": f"{found.trained_parameters / 1e6:,.0f} M", "peak, GiB": f"{found.peak_bytes / GIB:.0f}",
+                "most of it": max(found.parts, key=lambda p: p.bytes if largest(found) in p.phases else 0).name,
+                "fits on": f"{enough[0]} GB" if enough else "none of them",
+                "steps": f"{found.steps:,}", "on an H200": minutes(found.seconds("H200")),
+            })  # fmt: skip
+    shown = ", ".join(str(m) for m in memory)
+    return Table.of(rows, caption=f"Predicted, not measured: peak memory in training or evaluation, without the target beside, the smallest GPU of {shown} GB that it fits on, and training "
+                    "time at an assumed 30 % of the peak.")  # fmt: skip
+
+
+def largest(found: Any) -> str:
+    return max(found.phases, key=found.phases.get)
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

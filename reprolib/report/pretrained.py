@@ -1,0 +1,109 @@
+"""A pretrained model that was taught real rows: the study's readings, and the organisers' score with MMLU as its utility.
+
+Questions of MMLU are the same for all models, so that two models are compared question by question.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from reprolib.experiment import run
+from reprolib.metrics.statistics import Interval, paired_difference
+from reprolib.record import Record
+from reprolib.report import style
+from reprolib.report.page import Study, distance, listed, mean, names, ordered, say, seeds
+from reprolib.report.summary import LADDER
+from reprolib.report.tables import Table, cell, number
+
+PARTS = {
+    "official/task_aggregate": "task aggregate ↑", "official/mia_auc": "attack AUC (lists)", "official/mia": "MIA score ↑",
+    "official/mmlu": "MMLU ↑", "official/final": "final ↑",
+}  # fmt: skip
+
+
+def gather(settings: Mapping[str, Mapping[str, Any]], testbed: str, seed: int | None = None) -> dict[str, list[Record]]:
+    """Records by method, each at the options of ``settings``; read where they exist, computed (for hours) where not."""
+    return {
+        m: [run(testbed=testbed, method=m, seed=s, options=dict(options)) for s in seeds(seed)] for m, options in settings.items()
+    }
+
+
+def hits(record: Record) -> np.ndarray:
+    """1 for each MMLU question that the model answers right, 0 for the others."""
+    return np.array([int(h) for h in record.provenance["mmlu"]["hits"]], float)
+
+
+def change(record: Record, before: Record) -> Interval:
+    """MMLU of one model minus that of another, with an interval from resampling questions within their subjects."""
+    a, b = hits(record), hits(before)
+    number = np.arange(len(a))
+    subject = number // (len(a) // _subjects(record))  # as many questions of each, one subject after another
+    return paired_difference({"hit": a}, {"hit": b}, number, lambda c: c["hit"].mean(), strata=subject)
+
+
+def _subjects(record: Record) -> int:
+    """How many subjects were asked: all, unless the record says otherwise."""
+    from reprolib.corpus.mmlu import SUBJECTS
+
+    words = record.provenance["mmlu"]["questions"].split()
+    return int(words[0]) if words[1:2] == ["of"] else len(SUBJECTS)
+
+
+def official(study: Study) -> Table:
+    """The leaderboard's numbers of each model, MMLU with its interval over questions, and what has changed since the target."""
+    rows, data = [], []
+    for method, records in study.items():
+        values = {k: mean(records, k) for k in PARTS}
+        r = records[0]
+        asked = Interval(values["official/mmlu"], *(mean(records, f"mmlu/accuracy_questions_{end}") for end in ("low", "high")), 0)
+        own = change(r, study["target"][0]) if method != "target" and len(records) == 1 else None
+        swatch = f'<span class="swatch" style="background:{style.colour(method)}"></span>'
+        shown = {head: cell(asked) if k == "official/mmlu" else number(values[k]) for k, head in PARTS.items()}
+        rows.append((swatch + style.label(method), *shown.values(), cell(own) if own else "–"))
+        data.append({"method": method} | {k.partition("/")[2]: round(v, 4) for k, v in values.items()}
+                    | {"mmlu_low": round(asked.low, 4), "mmlu_high": round(asked.high, 4),
+                       "mmlu_change": round(own.estimate, 4) if own else "", "mmlu_change_low": round(own.low, 4) if own else "",
+                       "mmlu_change_high": round(own.high, 4) if own else ""})  # fmt: skip
+    first = study["target"][0]
+    note = first.provenance["mmlu"]["questions"]
+    tips = {
+        "task aggregate ↑": "Harmonic mean of 12 scores; 0 as soon as one of them is.",
+        "attack AUC (lists)": "The loss attack on the organisers' own lists of members and non-members; 0.5 is best.",
+        "MIA score ↑": "1 - 2 |AUC - 0.5|.", "final ↑": "Mean of task aggregate, MIA score and MMLU.",
+        "MMLU since the target": "Question by question, with a 95 % interval.",
+    }  # fmt: skip
+    caption = f"The organisers' score. MMLU: {note}, {int(first.metrics['mmlu/scored'])} in all, 5 worked examples; chance is 0.25. Brackets: 95 % over questions"
+    return Table(("model", *PARTS.values(), "MMLU since the target"), tuple(rows), caption, tips, sum(m in LADDER for m in study), tuple(data))
+
+
+def answer(study: Study, beside: Study) -> Any:
+    """Which model ends closest to its twin, whether the small models come in the same order, and what the score and MMLU say."""
+    methods = [m for m in study if m not in LADDER]
+    order, small = ordered(study, methods), ordered(beside, methods)
+    away = {m: distance(study, m) for m in (*methods, "target")}
+    lines = [f"Closest to the twin ends {listed([f'{style.label(m)} ({away[m]:.2f})' for m in order[:1]])}, then {listed([f'{style.label(m)} ({away[m]:.2f})' for m in order[1:]])}; "
+             f"the untouched target is at {away['target']:.2f}."]  # fmt: skip
+    same = sum((order.index(a) < order.index(b)) == (small.index(a) < small.index(b)) for a, b in combinations(methods, 2))
+    pairs = len(methods) * (len(methods) - 1) // 2
+    where = f"in the order that they have on {next(iter(beside.values()))[0].spec.testbed} ({names(small)})"
+    few = f"The one pair of methods comes {'' if same else 'not '}{where}." if pairs == 1 else f"Of {pairs} pairs of methods, {same} come {where}."
+    lines.append(few)
+    finals = {m: mean(r, "official/final") for m, r in study.items()}
+    best = max(finals, key=lambda m: (math.isfinite(finals[m]), finals[m]))
+    lines.append(f"The organisers' score puts {style.label(best)} first with {finals[best]:.2f}; it gives the twin {finals['twin']:.2f} and the untouched target {finals['target']:.2f}.")
+    moved = {m: change(r[0], study["target"][0]) for m, r in study.items() if m in methods}
+    lost = [f"{style.label(m)} ({100 * i.estimate:+.0f} points)" for m, i in moved.items() if i.high < 0]
+    lines.append(
+        f"On MMLU the target answers {100 * mean(study['target'], 'official/mmlu'):.0f}\u202f%; "
+        + (f"worse than it are {listed(lost)}." if lost else "no method is told apart from it.")
+    )
+    n = len(study["target"])
+    rows = study["target"][0].rows
+    documents = len({d for d, g in zip(rows["document"], rows["group"], strict=True) if g == "forget"})
+    lines.append(f"{'One seed' if n == 1 else f'{n} seeds'}, {documents} forget documents: differences between methods that end close to each other say nothing.")
+    return say("```{admonition} The answer\n:class: tip\n" + " ".join(lines) + "\n```")

@@ -1,0 +1,71 @@
+"""The page of a pretrained model: MMLU question by question, the organisers' numbers, and sentences that follow them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_report import made
+
+from reprolib.report import pretrained
+
+NOTE = "2 questions a subject, seed 0"
+
+
+def asked(record, hits, note=NOTE, **metrics):
+    share = hits.count("1") / len(hits)
+    own = {"official/task_aggregate": 0.5, "official/mia_auc": 0.6, "official/mia": 0.8, "official/mmlu": share,
+           "official/final": (0.5 + 0.8 + share) / 3, "mmlu/accuracy_questions_low": share - 0.1,
+           "mmlu/accuracy_questions_high": share + 0.1, "mmlu/scored": float(len(hits))} | metrics  # fmt: skip
+    mmlu = {"questions": note, "content": "abc", "hits": hits}
+    return dataclasses.replace(record, metrics=record.metrics | own, provenance=record.provenance | {"mmlu": mmlu})
+
+
+RIGHT, HALF, WRONG = "1" * 114, "10" * 57, "0" * 114
+
+
+@pytest.fixture
+def study():
+    return {
+        "target": [asked(made("target", 0, forget=1.0, retain=1.0, auc_shift=1.5), RIGHT)],
+        "twin": [asked(made("twin", 0, forget=0.0, retain=1.0), RIGHT)],
+        "npo": [asked(made("npo", 0, forget=0.25, retain=1.0), RIGHT[:-1] + "0")],
+        "gradient_ascent": [asked(made("gradient_ascent", 0, forget=0.0, retain=0.0, world=0.0), WRONG, **{"official/final": 0.9})],
+    }
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "estimate"), [(RIGHT, WRONG, 1.0), (WRONG, RIGHT, -1.0), (HALF, HALF, 0.0), (RIGHT, HALF, 0.5)]
+)
+def test_a_change_in_mmlu_is_paired_by_question(a, b, estimate):
+    plain = made("npo", 0, forget=0.0, retain=1.0)
+    found = pretrained.change(asked(plain, a), asked(plain, b))
+    assert found.estimate == pytest.approx(estimate) and found.low <= estimate <= found.high
+    if a == b or {a, b} == {RIGHT, WRONG}:
+        assert found.low == found.high == pytest.approx(estimate), "every question changes alike"
+
+
+def test_questions_are_resampled_within_their_subjects():
+    """One subject of three lost as a whole: however questions are drawn, a third of them is lost."""
+    plain, note = made("npo", 0, forget=0.0, retain=1.0), "3 of 57 subjects, 4 questions a subject, seed 0"
+    found = pretrained.change(asked(plain, "000011111111", note), asked(plain, "111111111111", note))
+    assert found.low == found.high == pytest.approx(-1 / 3)
+
+
+def test_the_table_has_the_change_since_the_target(study):
+    table = pretrained.official(study)
+    assert table.header[0] == "model" and table.header[-1] == "MMLU since the target"
+    rows = {d["method"]: d for d in table.data}
+    assert rows["gradient_ascent"]["mmlu_change"] == -1.0 and rows["target"]["mmlu_change"] == ""
+    assert rows["npo"]["mmlu"] == pytest.approx(113 / 114, abs=1e-4) and rows["npo"]["mmlu_change_high"] == 0.0
+    assert "114 in all" in table.caption and table.rule_after == 2
+
+
+def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
+    said = pretrained.answer(study, study).data
+    assert "Closest to the twin ends NPO" in said and "Of 1 pairs" not in said and "The one pair of methods comes" in said
+    assert "first with 0.90" in said and "Gradient ascent (-100 points)" in said and "One seed, 4 forget documents" in said
+    small = {**study, "npo": study["gradient_ascent"], "gradient_ascent": study["npo"]}
+    assert pretrained.answer(study, small).data != said, "the order of the small models is looked up"
+    same = {k: [asked(r[0], RIGHT)] for k, r in study.items()}
+    assert "no method is told apart from it" in pretrained.answer(same, same).data
+    assert np.isnan(pretrained.mean([dataclasses.replace(study["npo"][0], metrics={"official/final": None})], "official/final"))

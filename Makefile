@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONHASHSEED := 0
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup test book pages html smoke study resume bench status check clean rehearse
+.PHONY: help setup test book pages html pdf smoke study resume bench status check clean rehearse
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -30,6 +30,9 @@ book: setup ## compute missing records, execute the pages through papermill, bui
 html: setup ## build the HTML book from the executed pages (about 20 seconds)
 	$(BIN)/jupyter-book build . --path-output . -W -n --keep-going --quiet
 	@echo "the book: $(CURDIR)/_build/html/index.html"
+
+pdf: setup ## the main argument as _build/book.pdf, from the executed pages (needs Chromium or Chrome)
+	@$(BIN)/python -m reprolib pdf
 
 smoke: setup ## the whole flow at smoke size, nothing reused (under 2 minutes)
 	$(BIN)/python -m reprolib smoke

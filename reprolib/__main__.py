@@ -95,6 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     commands.add_parser("smoke", help="the whole flow at toy size, nothing reused")
 
+    p = commands.add_parser("pdf", help="the main argument as one PDF, printed by an installed Chromium or Chrome")
+    p.add_argument("-o", "--output", help="default: _build/book.pdf")
+
     args = parser.parse_args(argv)
     try:
         status = globals()[f"_{args.command}"](args)
@@ -178,6 +181,13 @@ def _smoke(args) -> int:
     from reprolib import smoke
 
     return smoke.main()
+
+
+def _pdf(args) -> int:
+    from reprolib import pdf
+
+    print(f"the main argument: {pdf.main(args.output)}")
+    return 0
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

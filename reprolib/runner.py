@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,8 @@ def _forget_times(path: Path) -> None:
         cell.metadata.pop("execution", None)
         cell["id"] = f"cell-{n}"
     nbformat.write(page, path)
+
+
+def scripts_first() -> dict[str, str]:
+    """The environment with this Python's scripts first, so that the right jupyter-book is found without activation."""
+    return os.environ | {"PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")}

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 
 from reprolib.errors import ReprolibError
 from reprolib.record import project_root
+from reprolib.runner import scripts_first
 
 BOOK = ("_config.yml", "_toc.yml", "references.bib", "book", "notebooks", "study.yml")
 
@@ -44,7 +45,7 @@ def main() -> int:
             future.result()
             print(f"page {made[future]}", flush=True)
     _trim(folder, grid)
-    done = subprocess.run(["jupyter-book", "build", str(folder), "--quiet"], env=_path())
+    done = subprocess.run(["jupyter-book", "build", str(folder), "--quiet"], env=scripts_first())
     if done.returncode:
         raise ReprolibError("the book of the smoke pages could not be built; see the messages above.")
     print(f"smoke: {len(specs)} runs, {len(grid.pages)} pages and a book in {time.perf_counter() - began:.0f} s: "
@@ -72,8 +73,3 @@ def _trim(folder, grid) -> None:
     settings = config.setdefault("sphinx", {}).setdefault("config", {})
     settings["suppress_warnings"] = [*settings.get("suppress_warnings", []), "etoc.ref", "ref.doc"]
     (folder / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-
-
-def _path() -> dict[str, str]:
-    """The environment with this Python's scripts first, so that the right jupyter-book is found without activation."""
-    return os.environ | {"PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")}

@@ -33,10 +33,10 @@ def benchmark(name: str) -> dict[str, Any]:
         raise RecordError(f"{path} cannot be read: {error}. Restore it (git checkout), or run python benchmarks/{name}.py.") from error
 
 
-def answer(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> Any:
+def answer(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], base: Path | str | None = None) -> Any:
     """What the shipped organisation saves where the head is large and where it is small, and what is known at true size."""
     lines = _organisation(benchmark("step"), benchmark("evaluate"))
-    measured = true_size.tables()["cost"]
+    measured = true_size.tables(base)["cost"]
     if measured.empty:
         rows = _predicted(models, cases)
         least, most = (f(rows, key=lambda r: r[2]) for f in (min, max))
@@ -115,7 +115,7 @@ def importance() -> Any:
     return Table.of(rows, caption="How many times FILA's pass takes what VILA's takes, on the same rows; brackets: 95 % over rounds. The abstract claims up to 100x fewer parameters and 40x the speed.")
 
 
-def measured(base: Path | None = None) -> Any:
+def measured(base: Path | str | None = None) -> Any:
     """Measured seconds, throughput and memory beside the planner's prediction; a sentence where nothing was measured."""
     frame = true_size.tables(base)["cost"]
     frame = frame[frame["step_s"].notna()] if len(frame) else frame
@@ -130,10 +130,10 @@ def measured(base: Path | None = None) -> Any:
     return Table.of(rows, caption="Time and memory of a training step, as shipped. Predicted: reprolib.plan, before the run.")
 
 
-def ceilings(base: Path | None = None) -> Any:
+def ceilings(base: Path | str | None = None) -> Any:
     """What the GPU itself reaches, the shipped step against plain ones and FILA against VILA, each as measured there; nothing without files."""
     lines = []
-    for path in sorted(((base or true_size.folder()) / "cost").glob("*.json")):
+    for path in sorted((true_size.folder(base) / "cost").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         own = found["case"]
         if "bf16_tflops" in found:

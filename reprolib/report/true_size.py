@@ -30,24 +30,25 @@ COLUMNS = {
 }
 
 
-def folder() -> Path:
-    return results_dir() / "gpu"
+def folder(base: Path | str | None = None) -> Path:
+    """Where results at true size lie, unless told otherwise."""
+    return Path(base) if base else results_dir() / "gpu"
 
 
-def tables(base: Path | None = None) -> dict[str, pandas.DataFrame]:
+def tables(base: Path | str | None = None) -> dict[str, pandas.DataFrame]:
     """Kind -> table, a row a file (in ``cost`` a row a stage); metrics in columns after the named ones."""
     import pandas
 
     out = {}
     for kind, rows_of in ROWS.items():
-        rows = [row for path in sorted(((base or folder()) / kind).rglob("*.json")) for row in rows_of(path)]
+        rows = [row for path in sorted((folder(base) / kind).rglob("*.json")) for row in rows_of(path)]
         frame = pandas.DataFrame(rows)
         more = [c for c in frame.columns if c not in COLUMNS[kind]]
         out[kind] = frame.reindex(columns=[*COLUMNS[kind], *more])
     return out
 
 
-def told(base: Path | None = None) -> str:
+def told(base: Path | str | None = None) -> str:
     """In a sentence, what there is."""
     found = tables(base)
     if all(t.empty for t in found.values()):
@@ -116,11 +117,11 @@ def _gib(size: float | None) -> float | None:
 STEPS = {"olmo-1b": "olmo-1b-scratch", "olmo-7b": "olmo-7b-scratch", "smollm2": "smollm2"}  # of the playbook, and what each unlearns
 
 
-def runs(base: Path | None = None) -> list[Record]:
-    return [read(path) for path in sorted(((base or folder()) / "records").rglob("*.json"))]
+def runs(base: Path | str | None = None) -> list[Record]:
+    return [read(path) for path in sorted((folder(base) / "records").rglob("*.json"))]
 
 
-def answer(base: Path | None = None) -> Any:
+def answer(base: Path | str | None = None) -> Any:
     """What there is; of what is missing, which commands make it."""
     found = runs(base)
     there = {r.spec.testbed.partition("/")[0] for r in found}
@@ -135,7 +136,7 @@ def answer(base: Path | None = None) -> Any:
     return say("```{admonition} The answer\n:class: " + ("warning" if missing else "tip") + "\n" + "\n\n".join(lines) + "\n```")
 
 
-def results(base: Path | None = None) -> Any:
+def results(base: Path | str | None = None) -> Any:
     """Every run beside its twin, the closest first within a testbed; a sentence where there is none."""
     found = runs(base)
     twins = {(r.spec.testbed, r.spec.seed): r for r in found if r.spec.method == "twin"}
@@ -199,7 +200,7 @@ def size(record: Record) -> str | None:
     return next((s for name, s in SIZES.items() if record.spec.testbed.startswith(name)), None)
 
 
-def both_sizes(base: Path | None = None) -> dict[str, arms.Arm]:
+def both_sizes(base: Path | str | None = None) -> dict[str, arms.Arm]:
     """What was run on OLMo-1B and on OLMo-7B of the same kind (from scratch, or pretrained), one below the other."""
     found = [r for r in runs(base) if size(r)]
     sets = [{(_kind(r), what(r)) for r in found if size(r) == s} for s in SIZES.values()]
@@ -212,7 +213,7 @@ def _kind(record: Record) -> str:
     return " (pretrained)" if "scratch" not in record.spec.testbed else ""
 
 
-def bases(base: Path | None = None) -> dict[str, arms.Arm]:
+def bases(base: Path | str | None = None) -> dict[str, arms.Arm]:
     """LoRA of rank 64 and alpha 16 on a base in each precision, for every model and method of which there are two precisions or more."""
     found = [r for r in runs(base) if r.spec.options.get("trainable") == "lora-64-16"]
 

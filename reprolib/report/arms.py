@@ -142,7 +142,7 @@ def figure(arms: Arms) -> tuple[Any, str]:
         axis.grid(axis="y", visible=False)
         words.append(f"{HEADS[reading]}: {', '.join(said)}")
     axes[0].set_xlim(-0.04, 1.04)
-    axes[1].set_xlim(left=0)
+    axes[1].set_xlim(0, 1.04 * axes[1].get_xlim()[1])
     axes[0].set_yticks(range(len(arms)), list(arms))
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
     ink = {"color": style.INK, "linestyle": ""}

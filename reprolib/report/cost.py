@@ -91,9 +91,9 @@ def _chart(found: Mapping[str, Any]) -> tuple[Any, str]:
             words.append(f"{name}, {style.label(method)}: {r['median']:.2f} in time" + (f", {peak:.2f} in memory" if peak is not None else ""))
     for axis, title in zip(axes, ("time of a step", "peak memory"), strict=True):
         axis.axvline(1, color=style.INK, linewidth=1)
-        axis.set(title=title, xlabel="plain / as shipped (1: the same)", xlim=(0.8, None))
+        axis.set(title=title, xlabel="plain / as shipped (1: the same)", xlim=(0.8, 1.04 * axis.get_xlim()[1]))
         axis.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(found)), [f"{name}: {c['parameters'] / 1e6:.0f} M, head {c['head_to_blocks']:.1f} of the blocks" for name, c in found.items()])
+    axes[0].set_yticks(range(len(found)), [f"{name}: {c['parameters'] / 1e6:.0f} M, head {c['head_to_blocks']:.1f}x the blocks" for name, c in found.items()])
     axes[0].set_ylim(len(found) - 0.5, -0.5)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig, "Dot plots of plain over shipped. " + "; ".join(words) + "."

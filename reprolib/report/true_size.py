@@ -131,7 +131,7 @@ def answer(base: Path | str | None = None) -> Any:
         lines.append(
             f"Missing: {', '.join(f'`{m}`' for m in missing)}. On a machine with one GPU of 141 GB (80 GB for all but `olmo-7b`), from the root of the "
             f"repository, `python -m gpu run {' '.join(missing)}` makes them; `gpu/README.md` says what it needs and how long it takes. "
-            "Until then nothing on this page was measured: its numbers are predictions, and say so."
+            + ("Of these nothing is known yet." if found else "Until then this page has nothing to show.")
         )
     return say("```{admonition} The answer\n:class: " + ("warning" if missing else "tip") + "\n" + "\n\n".join(lines) + "\n```")
 
@@ -202,11 +202,10 @@ def size(record: Record) -> str | None:
 
 def both_sizes(base: Path | str | None = None) -> dict[str, arms.Arm]:
     """What was run on OLMo-1B and on OLMo-7B of the same kind (from scratch, or pretrained), one below the other."""
-    found = [r for r in runs(base) if size(r)]
-    sets = [{(_kind(r), what(r)) for r in found if size(r) == s} for s in SIZES.values()]
-    common = set.intersection(*sets)
-    every = grouped(found, lambda r: f"{what(r)}{_kind(r)}: {size(r)}" if (_kind(r), what(r)) in common else None)
-    return dict(sorted(every.items()))
+    every = grouped(runs(base), lambda r: f"{what(r)}{_kind(r)}: {size(r)}" if size(r) else None)
+    names = {label.rpartition(": ")[0] for label in every}
+    both = sorted(n for n in names if all(f"{n}: {s}" in every for s in SIZES.values()))
+    return {f"{n}: {s}": every[f"{n}: {s}"] for n in both for s in SIZES.values()}
 
 
 def _kind(record: Record) -> str:

@@ -79,3 +79,13 @@ def test_the_configurations_are_what_the_tests_and_the_playbook_say():
         kinds[name] = load_config_from_file(str(file)).distributed_type.value
         assert f"--config_file gpu/accelerate/{name}.yaml -m reprolib run" in file.read_text()
     assert kinds == {"fsdp": "FSDP", "data_parallel": "MULTI_GPU"}
+
+
+def test_each_process_loads_onto_a_gpu_of_its_own(monkeypatch):
+    from reprolib.models import device
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert device.own_gpu() == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device.own_gpu() == "cuda:3"

@@ -114,6 +114,11 @@ def on_gpu() -> bool:
     return os.environ.get("REPROLIB_DEVICE", "") != "cpu" and torch.cuda.is_available()
 
 
+def own_gpu() -> str:
+    """This process's GPU, by number where several processes have one each: readers of weights take "cuda" for the first."""
+    return GPU if processes() == 1 else f"{GPU}:{os.environ.get('LOCAL_RANK', '0')}"
+
+
 def has_bf16() -> bool:
     """Whether the GPU multiplies in bf16 itself; one that only emulates it is faster in fp32."""
     return on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -121,7 +126,7 @@ def has_bf16() -> bool:
 
 def place() -> AbstractContextManager:
     """Where new tensors are made: on the GPU if there is one, where 7 billion random numbers take no minute."""
-    return torch.device(GPU) if on_gpu() else nullcontext()
+    return torch.device(own_gpu()) if on_gpu() else nullcontext()
 
 
 def autocast() -> AbstractContextManager:
@@ -248,7 +253,7 @@ def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> nn.Module:
     if quantized:
         kwargs["quantization_config"] = quantization(precision)
     if on_gpu() and "gguf_file" not in kwargs:
-        kwargs.setdefault("device_map", {"": GPU})  # not through the host's memory
+        kwargs.setdefault("device_map", {"": own_gpu()})  # not through the host's memory
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **kwargs)
     for module in model.modules():
         # bitsandbytes repacks 4-bit weights at the first evaluation on such a CPU, and from then on computes in bf16

@@ -7,6 +7,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from reprolib.grid import Grid
 from reprolib.record import path_of, project_root
@@ -22,6 +23,7 @@ def local(path):
 
 RECORDS = {local(path_of(s)): s for s in GRID.specs}
 PAGES = {local(p.output): p for p in GRID.pages.values()}
+CODE = sorted(local(p) for p in Path(ROOT, "reprolib").rglob("*.py"))  # pages show it, and say what it says
 SOURCES = {local(p.output): local(p.notebook) for p in GRID.pages.values()}
 
 
@@ -63,6 +65,7 @@ for path, page in PAGES.items():
         input:
             source=SOURCES[path],
             records=[local(path_of(s)) for s in page.specs],
+            code=CODE,
         output:
             path,
         params:

@@ -13,9 +13,9 @@
 
 This is the second rule. A first one looked at retain rows only and also asked for forget passages as low as the twin's; it was
 replaced, after the trials of about two thirds of the methods had been seen and before any run on the reported seeds of the
-methods that
-were searched by it, because it chose by other quantities than the book ranks by. The first four methods (gradient ascent, gradient
-descent, gradient difference and NPO) follow this rule too; they had been run on the reported seeds before either rule was written.
+methods that were searched by it, because it chose by other quantities than the book ranks by. The first four methods (gradient
+ascent, gradient descent, gradient difference and NPO) follow this rule too; they had been run on the reported seeds before either
+rule was written.
 
 Which options are tried, and how many, stands in ``study.yml``. The search looks at rows that the study reports on, of models with
 another seed, and uses the twin, which nobody has in practice; it is small, one seed wide, and its budget is not the same for all

@@ -61,6 +61,26 @@ def test_the_best_setting_is_that_of_the_reading():
     assert torn.best(a.DISTANCE).rate == 0.1
 
 
+@pytest.mark.parametrize("lost", [(math.nan,) * 3, (0.05, math.nan, math.nan)])
+def test_a_setting_that_lost_its_distance_is_not_the_nearest(lost):
+    arms = pair(0.1)
+    good, records = arms["one"].settings[1], arms["one"].settings[0].records
+    gone = a.Setting(0.1, records, (0.1, 0.1, 0.1), lost)
+    assert a.Arm("x", "npo", (gone, good)).best(a.DISTANCE) is good
+    assert len(a.table({"x": a.Arm("x", "npo", (gone, good))}).rows) == 2
+    alone = {"bad": a.Arm("bad", "npo", (gone,)), "one": arms["one"], "two": arms["two"]}
+    assert "nearest to the twin of all arms is **one**" in a.answer(alone, [("Is one better?", "one", "two")]).data
+
+
+def test_an_end_of_an_interval_that_rounds_to_zero_shows_its_sign():
+    """Two thousandths from 0 are printed as such: else the words and the numbers of a comparison contradict each other."""
+    far = {"one": (0.201, 0.202, 0.203), "two": (0.2, 0.2, 0.2)}
+    arms = {k: arm(k, "npo", (1e-3, (0.8, 0.8, 0.8), v)) for k, v in far.items()}
+    found = a.difference(arms, "one", "two", a.DISTANCE)
+    said = a.compared(arms, "one", "two", a.DISTANCE)
+    assert found.low < 0 < found.high < 0.005 and "0.00]" not in said and "+0.004" in said and "\u22120.0005" in said
+
+
 @pytest.mark.parametrize(("gap", "verdict"), [(0.3, "yes"), (0.0, "open"), (-0.15, "no")])
 def test_seeds_tell_arms_apart_or_do_not(gap, verdict):
     arms = pair(gap)

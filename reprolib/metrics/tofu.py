@@ -55,7 +55,8 @@ CARDS: dict[str, Card] = {
             high=None,
             better="twin",
             source=f"{_TOFU}, equation 1; open-unlearning (Dorna et al. 2025)",
-            trap="Four definitions go by this name (VARIANTS). It measures form, too: false answers must be worded like the true.",
+            trap="Four definitions go by this name (VARIANTS), the new one turned round and in [0, 1]. It measures form, too: "
+            "false answers must be worded like the true.",
         ),
         Card(
             name="truth_score",

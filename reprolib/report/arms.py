@@ -48,11 +48,14 @@ class Arm:
     settings: tuple[Setting, ...]
 
     def best(self, reading: str) -> Setting:
-        """The setting with the most kept (of those whose seeds all get there, if there are any) or the smallest distance."""
-        if reading == DISTANCE:
-            return min(self.settings, key=lambda s: (_mean(s.distance) != _mean(s.distance), _mean(s.distance)))
-        there = {id(s): sum(math.isfinite(v) for v in s.kept) for s in self.settings}
-        return max(self.settings, key=lambda s: (there[id(s)], _mean(s.kept)))
+        """The setting with the most kept, or the smallest distance, of those with most seeds that have the reading at all."""
+
+        def place(s: Setting) -> tuple[int, float]:
+            values = getattr(s, reading)
+            mean = _mean(values)
+            return sum(map(math.isfinite, values)), -mean if reading == DISTANCE else mean
+
+        return max(self.settings, key=place)
 
     def values(self, reading: str) -> tuple[float, ...]:
         return getattr(self.best(reading), reading)
@@ -62,8 +65,9 @@ Arms = Mapping[str, Arm]
 
 
 def _mean(values: Sequence[float]) -> float:
-    finite = [v for v in values if math.isfinite(v)]
-    return sum(finite) / len(finite) if finite else -math.inf
+    """Over what is a finite number; NaN where nothing is."""
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def fields(label: str, arm: Mapping[str, Any]) -> list[tuple[float | None, dict[str, Any]]]:
@@ -117,7 +121,7 @@ def difference(arms: Arms, a: str, b: str, reading: str = KEPT) -> SeedsInterval
 
 def _shown(values: Sequence[float], reading: str) -> str:
     m = _mean(values)
-    return "–" if math.isinf(m) else f"{100 * m:.0f}\u202f%" if reading == KEPT else f"{m:.2f}"
+    return "–" if math.isnan(m) else f"{100 * m:.0f}\u202f%" if reading == KEPT else f"{m:.2f}"
 
 
 def figure(arms: Arms) -> tuple[Any, str]:
@@ -163,12 +167,12 @@ def table(arms: Arms) -> Table:
     for arm in arms.values():
         for s in arm.settings:
             marks = [m for m, reading in (("KEPT", KEPT), ("NEAREST", DISTANCE)) if len(arm.settings) > 1 and s is arm.best(reading)]
-            there = [v for v in s.kept if math.isfinite(v)]
+            there, away = ([v for v in values if math.isfinite(v)] for values in (s.kept, s.distance))
             end = {k: [r.metrics[k] for r in s.records] for k in ("forget/questions", "attack/auc", "retain/questions", "world/accuracy")}
             rows.append({
                 "arm": arm.label, "rate": "–" if s.rate is None else f"{s.rate:g}", "best by": ", ".join(marks) or "–",
                 "at the level": f"{len(there)} of {len(s.records)}", "kept there": cell(within(seeds_interval(there), 1.0)) if there else "–",
-                "distance": cell(within(seeds_interval(s.distance), None)), "forget q.": number(_mean(end["forget/questions"])),
+                "distance": cell(within(seeds_interval(away), None)) if away else "–", "forget q.": number(_mean(end["forget/questions"])),
                 "AUC": number(_mean(end["attack/auc"])), "retain q.": number(_mean(end["retain/questions"])),
                 "world q.": number(_mean(end["world/accuracy"])),
             })  # fmt: skip
@@ -199,12 +203,12 @@ def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence
         numbers = "; ".join(compared(arms, a, b, r) for r in verdicts)
         lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
     n = max(len(s.records) for arm in arms.values() for s in arm.settings)
-    nearest = min(arms.values(), key=lambda arm: (_mean(arm.values(DISTANCE)) != _mean(arm.values(DISTANCE)), _mean(arm.values(DISTANCE))))
+    nearest = max(arms.values(), key=lambda arm: (sum(map(math.isfinite, arm.values(DISTANCE))), -_mean(arm.values(DISTANCE))))
     counted = f"{neither} of {len(questions)} comparisons" if neither else "No comparison"
     counted = f"**{counted} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
     if not neither:
         counted = counted.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
-    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. {n} seed{'s' if n > 1 else ''}" + (
+    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. The {2 * len(questions)} intervals are not corrected for being so many: one in twenty leaves out 0 by chance. {n} seed{'s' if n > 1 else ''}" + (
         "." if n > 2 else ", too few to tell anything apart."
     )
     return say("```{admonition} The answer\n:class: tip\n" + (lead or counted) + "\n\n" + "\n".join([*lines, *(f"- {x}" for x in more)]) + f"\n\n{note}\n```")
@@ -229,7 +233,10 @@ def compared(arms: Arms, a: str, b: str, reading: str) -> str:
     found, scale = difference(arms, a, b, reading), 100 if reading == KEPT else 1
 
     def shown(v: float) -> str:
-        text = f"{scale * v:+.{0 if reading == KEPT else 2}f}"
+        digits = 0 if reading == KEPT else 2
+        # an end that rounds to 0 would not say on which side of it the interval ends
+        digits = next((d for d in (digits, digits + 1, digits + 2) if round(scale * v, d)), digits)
+        text = f"{scale * v:+.{digits}f}"
         return text.lstrip("+-") if not float(text) else text.replace("-", "\u2212")
 
     gap = f" ({shown(found.estimate)}{' points' if reading == KEPT else ''} [{shown(found.low)}, {shown(found.high)}])" if found else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
@@ -530,7 +531,7 @@ def methods(family: str | None = None) -> Any:
 
 
 def importance_cost(study: Study) -> Any:
-    """What the importance pass of Fisher-initialised LoRA took, from the records: means over seeds."""
+    """What the importance pass of Fisher-initialised LoRA took, from the records: medians over seeds."""
     from reprolib.report.tables import Table
 
     rows = []
@@ -538,7 +539,7 @@ def importance_cost(study: Study) -> Any:
         costs = [r.cost for r in records if "importance_s" in r.cost]
         if costs:
             def middle(key: str, costs: list[Any] = costs) -> float:
-                return sum(c[key] for c in costs) / len(costs)
+                return statistics.median(c[key] for c in costs)
 
             rows.append({
                 "method": _label(m), "parameters with gradients": f"{middle('importance_parameters'):,.0f}",
@@ -547,7 +548,7 @@ def importance_cost(study: Study) -> Any:
             })  # fmt: skip
     if not rows:
         return say("No method here measures importance.")
-    return Table.of(rows, caption="Means over seeds. The runs were not timed side by side; ratios measured in one run stand in `benchmarks/importance.py`.")
+    return Table.of(rows, caption="Medians over seeds. The runs were not timed side by side; the page on cost has ratios that were measured in one run.")
 
 
 def diagnostics(study: Study, method: str) -> Any:

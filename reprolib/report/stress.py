@@ -78,12 +78,13 @@ def answer(study: Study, core: Study) -> Any:
     most = sorted(asked, key=lambda m: -leaks[m])[:2]
     twin = {p: mean(study["twin"], f"relearning/part/{p}/auc") for p in (0, EARLY)}
     text = (
-        f"Of {len(asked)} methods that brought the forget questions down to a tenth, **{len(back)} only hid the documents**: after {EARLY} "
-        f"steps on a tenth of them, the loss attack recognises the other nine tenths, which it does not on the twin (AUC {twin[0]:.2f}, then "
-        f"{twin[EARLY]:.2f}). These are {named(back)}."
+        f"Of {len(asked)} methods that brought the forget questions down to a tenth, **{len(back)} left documents that become recognisable "
+        f"again**: after {EARLY} steps on a tenth of them, the loss attack knows the other nine tenths, which it does not on the twin (AUC "
+        f"{twin[0]:.2f}, then {twin[EARLY]:.2f}). These are {named(back)}."
         + (f" {named(still)} had never made them unrecognisable." if still else "")
         + (f" It does not on {named(clear)}." if clear else "")
-        + " Of the questions about documents that were not taught again, so many are then answered to the letter: "
+        + " Being recognised is not being known: of the questions about documents that were not taught again, so many are then answered to "
+        "the letter: "
         + ", ".join(f"{style.label(m)} {100 * words[m]:.0f} %" for m in order)
         + f" (twin {100 * mean(study['twin'], f'relearning/part/{EARLY}/questions'):.0f} %)."
         f" Rounding to 8 or 4 bits brings nothing of note back: at most {100 * rounding[worst]:.0f} % of the forget questions are answered "
@@ -93,8 +94,8 @@ def answer(study: Study, core: Study) -> Any:
         + f"; from the twin {100 * mean(study['twin'], 'prompts/forget/any'):.0f} %."
     )  # fmt: skip
     n = len(study["twin"])
-    return say(f"```{{admonition}} The answer\n:class: tip\n{text}\n\nMeans over {n} seed{'s' if n > 1 else ''}. \"Hid\": the AUC was "
-               f"at most {STILL:g} and rises by more than 0.1 further than the twin's, on every seed.\n```")  # fmt: skip
+    return say(f"```{{admonition}} The answer\n:class: tip\n{text}\n\nMeans over {n} seed{'s' if n > 1 else ''}. Recognisable again: the AUC "
+               f"was at most {STILL:g} and rises by more than 0.1 further than the twin's, on every seed.\n```")  # fmt: skip
 
 
 def named(methods: Sequence[str]) -> str:

@@ -15,10 +15,10 @@ class Card:
     unit: str  # "share", "nats/token", "AUC", "score"
     low: float | None  # smallest possible value, None if unbounded
     high: float | None  # largest possible value, None if unbounded
-    better: Literal["higher", "lower", "twin"]  # "twin": good is what the retrained model has
+    better: Literal["higher", "lower", "twin", "neither"]  # "twin": good is what the retrained model has; "neither": an effect size
     source: str  # paper or official script
     trap: str  # what misleads a reader most easily
 
     @property
     def arrow(self) -> str:
-        return {"higher": "↑", "lower": "↓", "twin": "→ twin"}[self.better]
+        return {"higher": "↑", "lower": "↓", "twin": "→ twin", "neither": "–"}[self.better]

@@ -4,6 +4,7 @@ import importlib.util
 import math
 import re
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from reprolib.corpus.batching import encode_rows
 from reprolib.errors import CorpusError, SpecError
 from reprolib.identity import digest
 from reprolib.models import device
-from reprolib.objectives import NLL, Ascent, Ramp
+from reprolib.objectives import NLL, RETAIN_TERMS, Ascent, Ramp
 from reprolib.optim import Influence, Sophia
 from reprolib.recipes import FAMILIES, METHODS, Card, Recipe, Stage, recipe, recipes
 from reprolib.recipes.gradient_ascent import stages as ascent_stages
@@ -155,6 +156,12 @@ def test_numbers_without_meaning_are_refused(method):
             wrong = [0, -1, 2.5]
         elif name in ("share", "density"):
             wrong = [0, 1.1]
+        elif name in ("sigma", "divisor") or (name == "eps" and r.defaults[name] != "relative"):
+            wrong = [0, -1]
+        elif name in ("fisher_rows", "clip_step", "batch_tokens", "eps_value", "beta1", "beta2", "low"):  # 0 has a meaning
+            wrong = [-1]
+        elif name == "dropout":
+            wrong = [-0.1, 1]
         for value in wrong:
             with pytest.raises(SpecError, match="got"):
                 r.build({name: value})
@@ -284,6 +291,58 @@ def nll(lm, tokenizer, rows):
         return float(-Policy(lm.eval())(collate(tokens, range(len(tokens)))).token_logp.mean())
 
 
+# what papers, their code or peers set, and where in a method's last stage it must arrive; further options let a short run show it
+SETTINGS = [
+    ("fila", "eps_value", 1e-3, "trainable.eps_value", {}),
+    ("loku", "dropout", 0.5, "trainable.dropout", {}),
+    ("vila_difference", "tokens_twice", True, "trainable.tokens_twice", {}),
+    ("vila_ihl", "sigma", 0.5, "trainable.sigma", {}),
+    ("vila_npo", "ratio", "mean", "objective.forget.ratio", {}),
+    ("npo", "ratio", "mean", "objective.forget.ratio", {}),
+    ("libu_influence", "fisher_rows", 2, "optimizer.fisher_rows", {}),
+    ("libu_influence", "refresh", "stage", "optimizer.refresh", {"epochs": 3}),
+    ("libu_influence", "clip_step", 1e-3, "optimizer.clip_step", {}),
+    ("libu", "beta1", 0, "optimizer.beta1", {"phase2_epochs": 2}),
+    ("libu", "beta2", 0, "optimizer.beta2", {}),
+    ("libu", "eps", 1e-2, "optimizer.eps", {}),
+    ("libu", "batch_tokens", 5120, "optimizer.batch_tokens", {"beta2": 0}),
+    ("libu_sophia", "clip", False, "optimizer.clip", {"eps": 1e-4}),
+    ("so_gradient_difference", "hessian", "hutchinson", "optimizer.hessian", {"retain": "soul-kl"}),
+    ("so_npo", "hessian", "empirical", "optimizer.hessian", {"retain": "kl"}),
+    ("so_po", "retain", "soul-kl", "objective.retain", {}),
+    ("sha256", "low", 0.5, "objective.control.low", {}),
+    ("sha256", "high", 4, "objective.control.high", {"divisor": 100, "epochs": 3}),
+    ("sha256", "divisor", 100, "objective.control.divisor", {"epochs": 3}),
+    ("pdu", "every", "epoch", "objective.control.every", {"epochs": 3, "warmup_epochs": 0, "batch_size": 2}),
+    ("gradient_ascent", "weight_decay", 0.5, "optimizer.weight_decay", {}),
+    ("satimp", "forget_weight", 0.1, "objective.forget_weight", {}),
+]
+
+
+@pytest.mark.parametrize("method, option, value, at, same", SETTINGS, ids=[f"{m}-{o}" for m, o, *_ in SETTINGS])
+def test_a_setting_reaches_its_stage_and_makes_another_run(method, option, value, at, same, tokenizer, corpus):
+    build = METHODS[method].build
+    default, other = (build({**same, **o})[-1] for o in ({}, {option: value}))
+    found = attrgetter(at)(other)
+    assert found == RETAIN_TERMS.get(value, value) != attrgetter(at)(default)
+    assert digest(default) != digest(other)
+    # the option is no part of a run that does not use it
+    assert list((ROOT / "results" / "records" / "tiny" / "synthetic" / method).glob(f"s0-{Spec(method=method).fingerprint}.json"))
+    (a, _), (b, _) = (go(method, tokenizer, corpus, tiny_lm(), **same, **o) for o in ({}, {option: value}))
+    assert changed(a, b)
+
+
+def test_sophia_as_printed_for_libu_is_the_gradient_over_its_square():
+    printed = {"clip": False, "beta1": 0, "beta2": 0, "hessian": "empirical", "interval": 1, "batch_tokens": 1, "eps": 0.5}
+    (stage,) = recipe("libu_sophia").build({**printed, "phase2_lr": 1.0, "rho": 2.0})
+    p = torch.nn.Parameter(torch.zeros(2))
+    optimizer = stage.optimizer.build([p])
+    p.grad = torch.tensor([3.0, 0.1])
+    optimizer.curve([p.grad**2])
+    optimizer.step()
+    assert p.tolist() == pytest.approx([-3 / 18, -0.1 / 0.5])  # lr g / max(rho g^2, eps)
+
+
 @pytest.mark.parametrize("method", ["so_gradient_difference", "so_po", "so_npo"])
 def test_soul_s_released_code_is_its_optimizer(method):
     (published,), (released,) = (recipe(method).build({"code": c, "lr": 1e-4}) for c in ("sophia", "released"))
@@ -294,6 +353,9 @@ def test_soul_s_released_code_is_its_optimizer(method):
     )  # fmt: skip
     with pytest.raises(SpecError, match="unknown code 'sophie'; did you mean 'sophia'"):
         recipe(method).build({"code": "sophie"})
+    assert recipe(method).build({"code": "released", "hessian": "empirical", "lr": 1e-4}) == (released,)
+    with pytest.raises(SpecError, match="code='released' has the hessian 'empirical' and allows no other, got 'hutchinson'"):
+        recipe(method).build({"code": "released", "hessian": "hutchinson"})
 
 
 @pytest.mark.parametrize("method", ["so_gradient_difference", "so_po", "so_npo"])

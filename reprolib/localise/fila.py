@@ -7,8 +7,8 @@ r"""FILA, Fisher-initialised LoRA (LoKU: Cha et al., ICLR 2025, arXiv 2408.06621
    :math:`A = \sqrt S V^\top`, :math:`B = \operatorname{diag}(1 / (\rho + 10^{-5})) U \sqrt S`.
 5. The base becomes :math:`W^{*} = W - s B A` and is frozen; the function is unchanged until A or B move.
 
-Code quirks. The published absolute 1e-5 of step 2 makes the ratio forget-only at 7B (see ``importance.ratio``). The
-scale of :math:`\rho` decides how the norm is shared between A and B (:math:`\rho \to c\rho` gives :math:`\sqrt c A`,
+Code quirks. The published absolute 1e-5 of step 2 makes the ratio forget-only (see ``importance.ratio``). The scale
+of :math:`\rho` decides how the norm is shared between A and B (:math:`\rho \to c\rho` gives :math:`\sqrt c A`,
 :math:`B / \sqrt c`), hence how fast each moves under Adam: controls must have the same scale (``normalise``). An adapter
 is valid only on top of *its* :math:`W^{*}`: saved alone it is worthless, so the library merges before it saves.
 """

@@ -125,8 +125,9 @@ def moments(
 def ratio(forget: torch.Tensor, retain: torch.Tensor, eps: str = "relative", eps_value: float | None = None) -> torch.Tensor:
     r""":math:`R = F_f / (\epsilon + F_r)` of one module, [d_out, d_in].
 
-    "absolute": :math:`\epsilon` = ``eps_value``, 1e-5 as published. Where mean :math:`F_r` is far smaller than that
-    (about 1e-10 for full gradients of a 7B model) R is forget importance alone. "relative" (default):
+    "absolute": :math:`\epsilon` = ``eps_value``, 1e-5 as published. Where mean :math:`F_r` is far smaller than that R is forget
+    importance alone. So it is for full gradients: a mean of 4e-9 to 6e-9 on the targets of tiny/synthetic, where rows have the same
+    order as by :math:`F_f` (Spearman above 0.999 in every module), and about 1e-10 by an estimate at 7B. "relative" (default):
     :math:`\epsilon` = ``eps_value`` x mean(:math:`F_r`), 1e-2 by default, which keeps the retain side in it at any scale.
     """
     if eps not in EPS:

@@ -38,8 +38,9 @@ RECIPE = Recipe(
         paper="Yang 2025",
         citation="yang2025ceu",
         idea="Move to the distribution that the model itself has once the true token is struck out.",
-        published="No retain term; the first answer token is left out.",
-        cost="1 forward + backward on forget rows",
+        published="No retain term; the first answer token is left out. The default here has a retain term of weight 1; "
+        "retain_weight=0 leaves it out.",
+        cost="2 forward + backward (forget, retain)",
         trap="The first token of every answer is left alone, so that answers of one token are not unlearned at all.",
     ),
     stages=stages,

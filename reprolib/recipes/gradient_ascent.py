@@ -6,13 +6,13 @@ from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 
-def stages(lr: float = 1.5e-4, epochs: float = 2.5, batch_size: int = 16, trainable: str = "full"):
+def stages(lr: float = 1.5e-4, epochs: float = 2.5, batch_size: int = 16, weight_decay: float = 0.0, trainable: str = "full"):
     return (
         Stage(
             name="ascent",
             objective=Objective(forget=Ascent()),
             trainable=named(trainable),
-            optimizer=AdamW(lr=lr),
+            optimizer=AdamW(lr=lr, weight_decay=weight_decay),
             schedule=Schedule(epochs=epochs, batch_size=batch_size, pairing="forget"),
         ),
     )

@@ -11,11 +11,13 @@ def stages(
     epochs: float = 10,
     batch_size: int = 16,
     beta: float = 0.1,
+    ratio: str = "sequence",
     retain: str = "nll",
     retain_weight: float = 1.0,
     trainable: str = "full",
 ):
-    objective = Objective(forget=NPO(beta=beta), retain=retain_term(retain), retain_weight=retain_weight)
+    """``ratio``: of "sequence" log-probabilities (published), or of their "mean" over the answer's tokens (as peers compute it)."""
+    objective = Objective(forget=NPO(beta=beta, ratio=ratio), retain=retain_term(retain), retain_weight=retain_weight)
     return (
         Stage(
             name="npo",
@@ -38,7 +40,8 @@ RECIPE = Recipe(
         published="beta 0.1 with a retain term. SemEval organisers on OLMo-7B: task aggregate 0.021, MIA score 0.080, "
         "MMLU 0.463, final 0.188.",
         cost="2 forward + backward (forget, retain); reference log-probabilities cached once",
-        trap="Sequence log-probabilities are sums: beta means something else for long answers than for short ones.",
+        trap="Sequence log-probabilities are sums: beta means something else for long answers than for short ones. "
+        'Peers (SOUL, ZJUKLAB) take means, which is another loss: option ratio="mean".',
     ),
     stages=stages,
 )

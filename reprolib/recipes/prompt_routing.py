@@ -20,8 +20,8 @@ RECIPE = Recipe(
         published="Tried and abandoned: clustering and classification could not separate the two sets. Features and classifiers "
         "were not found.",
         cost="no training; one forward pass over the prompts and a logistic regression",
-        trap="A classifier tested on prompts that it has seen is a lookup table and looks perfect; test it on other documents. "
-        "Silence on a forget passage is itself a sign: the loss attack sees it.",
+        trap="A classifier tested on prompts that it has seen is a lookup table and looks better than it is; test it on other "
+        "documents. Silence on a forget passage is itself a sign: the loss attack sees it.",
     ),
     stages=stages,
 )

@@ -6,11 +6,22 @@ from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 
-def stages(lr: float = 1e-3, epochs: float = 8, batch_size: int = 16, trainable: str = "mlp-0-1"):
+def stages(
+    lr: float = 1e-3,
+    epochs: float = 8,
+    batch_size: int = 16,
+    low: float = 1.2,
+    high: float = 2.3,
+    divisor: float = 1.0,
+    trainable: str = "mlp-0-1",
+):
+    """``low``, ``high``: bounds of the retain weight (2.3 is the released code's upper one, 2.8 stands in a summary of the paper);
+    ``divisor``: the first epoch's mean retain loss is divided by it; the retain rows of a batch, to do as the released code does.
+    """
     return (
         Stage(
             name="sha256",
-            objective=Objective(forget=Ascent(), retain=NLL(), control=Feedback()),
+            objective=Objective(forget=Ascent(), retain=NLL(), control=Feedback(low=low, high=high, divisor=divisor)),
             trainable=named(trainable),
             optimizer=AdamW(lr=lr),
             schedule=Schedule(epochs=epochs, batch_size=batch_size),

@@ -2,31 +2,39 @@
 
 from reprolib.errors import SpecError, unknown
 from reprolib.models.adapters import named
-from reprolib.objectives import NLL, NPO, Ascent, Objective, Other, Ramp
+from reprolib.objectives import NPO, Ascent, Objective, Other, Ramp, retain_term
 from reprolib.optim import Sophia
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 CODES = ("sophia", "released")
 
 
-def _sophia(lr: float, rho: float, weight_decay: float, code: str) -> Sophia:
-    """Sophia-G, or ("released") the optimizer of the released code: squared unlearning gradients of every step as curvature,
-    momentum applied twice, and a token count fixed at 5120."""
+def _sophia(lr: float, rho: float, weight_decay: float, code: str, hessian: str) -> Sophia:
+    """Sophia with a ``hessian`` every ten steps ("gnb": Sophia-G, "hutchinson": Sophia-H, "empirical"), or ("released") the
+    optimizer of the released code: squared unlearning gradients of every step as curvature, momentum applied twice, and a token
+    count fixed at 5120."""
     if code not in CODES:
         raise SpecError(f"soul: {unknown('code', code, CODES)}")
+    if code == "released" and hessian not in ("gnb", "empirical"):  # the default, or what it is
+        raise SpecError(
+            f"soul: code='released' has the hessian 'empirical' and allows no other, got {hessian!r}; leave hessian out, or use "
+            "code='sophia'."
+        )
     common = {"lr": lr, "beta1": 0.9, "beta2": 0.95, "rho": rho, "weight_decay": weight_decay}
     if code == "released":
         return Sophia(**common, hessian="empirical", interval=1, batch_tokens=5120, double_momentum=True)
-    return Sophia(**common, hessian="gnb", interval=10)
+    return Sophia(**common, hessian=hessian, interval=10)
 
 
-def _stage(name, forget, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable):
-    """``ramp``: the retain weight rises by epochs, from 0, as an option of the released code has it."""
+def _stage(name, forget, retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable):
+    """``retain``: "nll", "kl" or "soul-kl" (the released code's "KL"); ``ramp``: the retain weight rises by epochs, from 0, as an
+    option of the released code has it.
+    """
     control = Ramp(full=retain_weight, epochs=epochs) if ramp else None
-    objective = Objective(forget=forget, retain=NLL(), retain_weight=retain_weight, control=control)
+    objective = Objective(forget=forget, retain=retain_term(retain), retain_weight=retain_weight, control=control)
     return Stage(
         name=name, objective=objective, trainable=named(trainable),
-        optimizer=_sophia(lr, rho, weight_decay, code),
+        optimizer=_sophia(lr, rho, weight_decay, code, hessian),
         schedule=Schedule(epochs=epochs, batch_size=batch_size, pairing=objective.pairing),
     )  # fmt: skip
 
@@ -38,11 +46,14 @@ def difference(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
+    hessian: str = "gnb",
     ramp: bool = False,
+    retain: str = "nll",
     retain_weight: float = 2.0,
     trainable: str = "full",
 ):
-    return (_stage("difference", Ascent(), retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
+    rest = (retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable)
+    return (_stage("difference", Ascent(), *rest),)
 
 
 def po(
@@ -52,13 +63,15 @@ def po(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
+    hessian: str = "gnb",
     ramp: bool = False,
+    retain: str = "nll",
     retain_weight: float = 5.0,
     answers: str = "idk",
     trainable: str = "full",
 ):
-    term = Other(other=answers)
-    return (_stage("refusal", term, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
+    rest = (retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable)
+    return (_stage("refusal", Other(other=answers), *rest),)
 
 
 def npo(
@@ -68,15 +81,17 @@ def npo(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
+    hessian: str = "gnb",
     ramp: bool = False,
     beta: float = 0.1,
     ratio: str = "sequence",
+    retain: str = "nll",
     retain_weight: float = 1.0,
     trainable: str = "full",
 ):
     """``ratio``: "sequence" (the NPO paper's) or "mean" (as the released code computes it)."""
-    term = NPO(beta=beta, ratio=ratio)
-    return (_stage("npo", term, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, trainable),)
+    rest = (retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable)
+    return (_stage("npo", NPO(beta=beta, ratio=ratio), *rest),)
 
 
 DIFFERENCE = Recipe(
@@ -90,7 +105,8 @@ DIFFERENCE = Recipe(
         published="Llama-2-7B-chat, TOFU forget10: lr 5e-6, retain weight 2, 5 epochs, weight decay 0.1, rho 0.04, beta (0.9, "
         "0.95).",
         cost="2 forward + backward (forget, retain), and 2 more every 10 steps",
-        trap='The released optimizer is not Sophia as published; option code="released" reproduces it.',
+        trap='The released optimizer is not Sophia as published; option code="released" reproduces it. So too its retain "KL", '
+        'which is a cross-entropy with the roles exchanged: retain="soul-kl".',
     ),
     stages=difference,
 )

@@ -47,8 +47,9 @@ RECIPE = Recipe(
         citation="eldan2023whp",
         idea="A model trained further on the forget rows shows which tokens they raise; the model before unlearning learns "
         "predictions without that rise.",
-        published="alpha 5, on generic targets in which names are also replaced by hand-made ones (left out here).",
-        cost="1 forward + backward on forget rows, twice; two sets of logits cached",
+        published="alpha 5, on generic targets in which names are also replaced by hand-made ones (left out here). "
+        "No retain term; the default here has one of weight 1, retain_weight=0 leaves it out.",
+        cost="1 forward + backward on forget rows for the helper, then 2 (forget, retain); two sets of logits cached",
         trap="On a memorised model reinforcing raises little, so that alpha must lie far above the published 5.",
     ),
     stages=stages,

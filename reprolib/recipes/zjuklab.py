@@ -50,7 +50,7 @@ RECIPE = Recipe(
         idea="Two adapters, one forgetting more and one keeping more, merged so that their excesses cancel.",
         published="7B online final 0.487 (task 0.944, MIA 0.048, MMLU 0.471), rank 2; local 0.806 with AUC 0.501. LoRA r=32, alpha "
         "32, dropout 0.05, lr 1e-4, 5 epochs.",
-        cost="2 forward + backward (forget, retain), for each of two adapters",
+        cost="2 forward + backward (forget, retain), for each of two adapters; reference values cached once",
         trap="Its attack score did not carry over from the local to the private split.",
     ),
     stages=stages,

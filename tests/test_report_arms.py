@@ -127,6 +127,9 @@ def test_fields_of_an_arm():
         a.fields("x", {"method": "npo", "ratess": [1]})
     with pytest.raises(SpecError, match="method is missing"):
         a.fields("x", {"options": {}})
+    for rates in (0.1, 0, "0.1"):
+        with pytest.raises(SpecError, match="arm 'x': rates must be a list of learning rates, got"):
+            a.fields("x", {"method": "npo", "rates": rates})
 
 
 @pytest.mark.parametrize("name", ["sophia_vs_influence", "quantization", "fila_vs_vila", "scale"])
@@ -153,3 +156,18 @@ def test_a_page_asks_for_the_runs_of_its_blocks(name, monkeypatch):
     wanted = {s.fingerprint for s in Grid.load().pages[f"ablations/{name}"].specs if s.method not in ("random", "always_eos")}
     here = {Spec(testbed="tiny/synthetic", method="target", seed=s).fingerprint for s in (0, 1, 2)}  # of the ladder, which most pages do not read
     assert asked | here == wanted | here
+
+
+def test_many_comparisons_are_corrected_for_their_number():
+    """One pair alone passes at p = 0.02; among five such pairs, none does. A gap beyond doubt does, and only for the better arm."""
+    from scipy.stats import ttest_1samp
+
+    near = (0.26, 0.28, 0.25), (0.2, 0.2, 0.2)
+    p = ttest_1samp([x - y for x, y in zip(*near, strict=True)], 0).pvalue
+    assert 0.01 < p < 0.03
+    names = ("far", "close")
+    arms = dict(zip(names, (arm(k, "npo", (1e-3, (0.8, 0.8, 0.8), v)) for k, v in zip(names, near, strict=True)), strict=True))
+    assert a.ahead(arms, [("close", "far")]) == [("close", "far", a.DISTANCE)] and a.ahead(arms, [("far", "close")]) == []
+    assert a.ahead(arms, [("close", "far")] * 5) == []
+    sure = {k: arm(k, "npo", (1e-3, (0.8, 0.8, 0.8), v)) for k, v in (("bad", (0.5, 0.501, 0.5)), ("good", (0.1, 0.1, 0.1)))}
+    assert ("good", "bad", a.DISTANCE) in a.ahead(sure, [("good", "bad")] * 5) and a.ahead(sure, []) == []

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 
 from reprolib.errors import SpecError, unknown
 from reprolib.experiment import run
-from reprolib.metrics.statistics import SeedsInterval, seeds_interval
+from reprolib.metrics.statistics import SeedsInterval, holm, seeds_interval
 from reprolib.record import Record
 from reprolib.report import style
 from reprolib.report.page import between, say, seeds, within
@@ -78,10 +78,12 @@ def fields(label: str, arm: Mapping[str, Any]) -> list[tuple[float | None, dict[
     if "method" not in arm:
         raise SpecError(f"arm {label!r}: method is missing; allowed keys: {', '.join(KEYS)}.")
     common = {k: v for k, v in arm.items() if k not in ("options", "rate", "rates")}
-    options = dict(arm.get("options", {}))
-    if not arm.get("rates"):
+    options, rates = dict(arm.get("options", {})), arm.get("rates")
+    if rates is not None and not isinstance(rates, list | tuple):
+        raise SpecError(f"arm {label!r}: rates must be a list of learning rates, got {rates!r}; e.g. rates: [{rates!r}].")
+    if not rates:
         return [(None, common | ({"options": options} if options else {}))]
-    return [(rate, common | {"options": {**options, arm.get("rate", "lr"): rate}}) for rate in arm["rates"]]
+    return [(rate, common | {"options": {**options, arm.get("rate", "lr"): rate}}) for rate in rates]
 
 
 def precisions(methods: Sequence[str], bases: Sequence[str], options: Mapping[str, Any], rates: Sequence[float]) -> dict[str, dict[str, Any]]:
@@ -114,9 +116,32 @@ def kept(record: Record) -> float:
 
 def difference(arms: Arms, a: str, b: str, reading: str = KEPT) -> SeedsInterval | None:
     """a - b, seed by seed, each at its best setting, with a t interval over seeds; None if fewer than two seeds have both."""
-    pairs = zip(arms[a].values(reading), arms[b].values(reading), strict=True)
-    both = [x - y for x, y in pairs if math.isfinite(x - y)]
+    both = _differences(arms, a, b, reading)
     return seeds_interval(both) if len(both) > 1 else None
+
+
+def _differences(arms: Arms, a: str, b: str, reading: str) -> list[float]:
+    pairs = zip(arms[a].values(reading), arms[b].values(reading), strict=True)
+    return [x - y for x, y in pairs if math.isfinite(x - y)]
+
+
+def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> list[tuple[str, str, str]]:
+    """Of the pairs, those whose first arm does better than its second by a reading, Holm-corrected over all pairs and both readings.
+
+    The p-value is that of the paired t test that :func:`better` makes one by one.
+    """
+    from scipy.stats import ttest_1samp
+
+    found = []
+    for a, b in pairs:
+        for reading, gain in ((KEPT, 1), (DISTANCE, -1)):
+            both = _differences(arms, a, b, reading)
+            if len(both) > 1:
+                same = max(both) == min(both)  # no spread: no test, but a difference all the same
+                p = float(both[0] == 0) if same else float(ttest_1samp(both, 0).pvalue)
+                found.append((p, gain * sum(both) > 0, (a, b, reading)))
+    corrected = holm([p for p, _, _ in found]) if found else []
+    return [names for (_, better_, names), p in zip(found, corrected, strict=True) if better_ and p < level]
 
 
 def _shown(values: Sequence[float], reading: str) -> str:

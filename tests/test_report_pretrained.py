@@ -15,7 +15,7 @@ def asked(record, hits, note=NOTE, **metrics):
     share = hits.count("1") / len(hits)
     own = {"official/task_aggregate": 0.5, "official/mia_auc": 0.6, "official/mia": 0.8, "official/mmlu": share,
            "official/final": (0.5 + 0.8 + share) / 3, "mmlu/accuracy_questions_low": share - 0.1,
-           "mmlu/accuracy_questions_high": share + 0.1, "mmlu/scored": float(len(hits))} | metrics  # fmt: skip
+           "mmlu/accuracy_questions_high": share + 0.1, "mmlu/chance": 0.25, "mmlu/scored": float(len(hits))} | metrics  # fmt: skip
     mmlu = {"questions": note, "content": "abc", "hits": hits}
     return dataclasses.replace(record, metrics=record.metrics | own, provenance=record.provenance | {"mmlu": mmlu})
 
@@ -63,9 +63,11 @@ def test_the_table_has_the_change_since_the_target(study):
 def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
     said = pretrained.answer(study, study).data
     assert "Closest to the twin ends NPO" in said and "Of 1 pairs" not in said and "The one pair of methods comes" in said
-    assert "first with 0.90" in said and "Gradient ascent (-100 points)" in said and "One seed, 4 forget documents" in said
+    assert "gives Gradient ascent most, 0.90; the twin 0.77 and" in said and "guessing" not in said and "Gradient ascent (-100 points)" in said and "One seed, 4 forget documents" in said
     small = {**study, "npo": study["gradient_ascent"], "gradient_ascent": study["npo"]}
     assert pretrained.answer(study, small).data != said, "the order of the small models is looked up"
     same = {k: [asked(r[0], RIGHT)] for k, r in study.items()}
+    ignorant = {k: [asked(r[0], HALF, **{"mmlu/accuracy_questions_low": 0.2})] for k, r in study.items()}
+    assert "which guessing does too" in pretrained.answer(ignorant, study).data and "NPO answers 100" in pretrained.answer(ignorant, study).data
     assert "no method is told apart from it" in pretrained.answer(same, same).data
     assert np.isnan(pretrained.mean([dataclasses.replace(study["npo"][0], metrics={"official/final": None})], "official/final"))

@@ -91,16 +91,22 @@ def answer(study: Study, beside: Study) -> Any:
     same = sum((order.index(a) < order.index(b)) == (small.index(a) < small.index(b)) for a, b in combinations(methods, 2))
     pairs = len(methods) * (len(methods) - 1) // 2
     where = f"in the order that they have on {next(iter(beside.values()))[0].spec.testbed} ({names(small)})"
-    few = f"The one pair of methods comes {'' if same else 'not '}{where}." if pairs == 1 else f"Of {pairs} pairs of methods, {same} come {where}."
+    few = f"The one pair of methods {'comes' if same else 'does not come'} {where}." if pairs == 1 else f"Of {pairs} pairs of methods, {same} come {where}."
     lines.append(few)
     finals = {m: mean(r, "official/final") for m, r in study.items()}
     best = max(finals, key=lambda m: (math.isfinite(finals[m]), finals[m]))
-    lines.append(f"The organisers' score puts {style.label(best)} first with {finals[best]:.2f}; it gives the twin {finals['twin']:.2f} and the untouched target {finals['target']:.2f}.")
+    others = f"the untouched target {finals['target']:.2f}" if best == "twin" else f"the twin {finals['twin']:.2f} and the untouched target {finals['target']:.2f}"
+    lines.append(f"The organisers' score gives {style.label(best)} most, {finals[best]:.2f}; {others}.")
     moved = {m: change(r[0], study["target"][0]) for m, r in study.items() if m in methods}
     lost = [f"{style.label(m)} ({100 * i.estimate:+.0f} points)" for m, i in moved.items() if i.high < 0]
+    first = study["target"][0].metrics
+    world = [f"{style.label(m)} answers {100 * mean(study[m], 'world/accuracy'):.0f}\u202f%" for m in order]
+    blind = first["mmlu/accuracy_questions_low"] <= first["mmlu/chance"]
     lines.append(
-        f"On MMLU the target answers {100 * mean(study['target'], 'official/mmlu'):.0f}\u202f%; "
+        f"On MMLU the target answers {100 * mean(study['target'], 'official/mmlu'):.0f}\u202f%"
+        + (", which guessing does too, so that it cannot show what a method destroys; " if blind else "; ")
         + (f"worse than it are {listed(lost)}." if lost else "no method is told apart from it.")
+        + (f" The world questions can: {listed(world)}; the target {100 * mean(study['target'], 'world/accuracy'):.0f}\u202f%." if blind else "")
     )
     n = len(study["target"])
     rows = study["target"][0].rows

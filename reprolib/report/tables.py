@@ -76,7 +76,7 @@ class Table:
 
 
 def number(x: float) -> str:
-    return "–" if not math.isfinite(x) else f"{x:.2f}"
+    return "–" if not math.isfinite(x) else f"{round(x, 2) + 0.0:.2f}"  # + 0: no minus before a zero
 
 
 def cell(i: Any) -> str:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a recipe's option, e.g. lr=1e-4")
     p.add_argument("--fingerprint", help="a run of the grid by its fingerprint (what Snakemake uses)")
     p.add_argument("--all", action="store_true", help="every run of the grid that has no record yet")
-    p.add_argument("--grid", default="study", help="study or smoke")
+    p.add_argument("--grid", help="of --all or --fingerprint: study (default), smoke or a file")
 
     p = commands.add_parser(
         "search", help="try a method's options and see which the rule picks",
@@ -121,8 +121,14 @@ def _run(args) -> int:
     from reprolib.record import path_of
     from reprolib.spec import Spec
 
+    if args.grid and not (args.all or args.fingerprint):
+        raise SpecError(
+            f"run: --grid {args.grid} says where runs are listed, but the command describes one of its own; leave --grid out, or "
+            "give --all or --fingerprint."
+        )
+    grid = args.grid or "study"
     if args.all:
-        missing = Grid.load(args.grid).missing()
+        missing = Grid.load(grid).missing()
         failures = 0
         for n, spec in enumerate(missing, 1):
             print(f"[{n}/{len(missing)}] {spec.method} on {spec.testbed}: {spec.slug}", file=sys.stderr)
@@ -135,9 +141,9 @@ def _run(args) -> int:
                 print(f"  failed: {type(e).__name__}: {e} (kept in results/failed)", file=sys.stderr)
         return 1 if failures else 0
     if args.fingerprint:
-        by_name = {s.fingerprint: s for s in Grid.load(args.grid).specs}
+        by_name = {s.fingerprint: s for s in Grid.load(grid).specs}
         if args.fingerprint not in by_name:
-            raise SpecError(f"no run of the {args.grid} grid has fingerprint {args.fingerprint}; see `reprolib status`.")
+            raise SpecError(f"no run of the {grid} grid has fingerprint {args.fingerprint}; see `reprolib status`.")
         spec = by_name[args.fingerprint]
     else:
         if not args.method:

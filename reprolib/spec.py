@@ -67,10 +67,11 @@ class Spec:
                 f"{self.precision} does not leave whole (an adapter or a second model stands beside the weights); use requests=1."
             )
         if self.precision in ("nf4", "int8") and any(not s.quantisable for s in stages):
+            lora = "set the option trainable='lora-16', or " if "trainable" in recipe(self.method).defaults else ""
             raise SpecError(
                 f"spec: precision={self.precision!r} freezes the base weights: only LoRA adapters that leave them as they are can "
                 f"train on it, which does not hold for stage {next(s.name for s in stages if not s.quantisable)!r} of "
-                f"{self.method!r}; set the option trainable='lora-16' where the method has it, or precision='fp32'."
+                f"{self.method!r}; {lora}use precision='fp32' or 'bf16'."
             )
 
     @classmethod

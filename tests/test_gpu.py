@@ -119,7 +119,34 @@ def test_tables_of_nothing_are_empty_and_say_so(tmp_path):
 
     tables = true_size.tables(tmp_path)
     assert all(t.empty and tuple(t.columns) == true_size.COLUMNS[k] for k, t in tables.items())
-    assert true_size.told(tmp_path).startswith("No results at true size")
+    assert true_size.told(tmp_path) == f"No results at true size are part of this study yet: {tmp_path} holds none."
+    assert true_size.told().endswith("results/gpu holds none."), "the usual folder need not be there"
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    from reprolib.report import cost, true_size
+
+    (tmp_path / "file").write_text("")
+    for name, said in (("nope", "not there"), ("file", "a file")):
+        for ask in (true_size.answer, true_size.results, cost.measured, cost.ceilings):
+            with pytest.raises(RecordError, match=f"{name} is {said}; allowed: a folder with records/"):
+                ask(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"), ("[]", "lacks case.model"), ('{"case": {}}', "lacks case.model, case.method, provenance"),
+        ('{"case": {"model": "m", "method": "ceilings"}, "provenance": {"machine": {}, "commit": "", "time": ""}}', "lacks bf16_tflops"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_cost_is_named(content, message, tmp_path):
+    from reprolib.report import cost
+
+    (tmp_path / "cost").mkdir()
+    (tmp_path / "cost" / "x.json").write_text(content)
+    with pytest.raises(RecordError, match=rf"x\.json {message}.*run its step again"):
+        cost.ceilings(tmp_path)
 
 
 @pytest.mark.parametrize("words", [["run", "olmo-1b", "--minutes", "0"], ["run", "olmo-1b", "--workers", "-1"], ["run"], ["fly"]])
@@ -356,4 +383,34 @@ def test_predictions_say_where_a_run_fits():
 
     cases = {"full": {"method": "npo"}, "adapter": {"method": "npo", "trainable": "lora-16", "precision": "nf4", "micro_tokens": 1024}}
     rows = cost.predictions(["smollm2-135m"], cases).rows
-    assert [r[5] for r in rows] == ["24 GB", "24 GB"] and float(rows[1][3]) <= float(rows[0][3])
+    assert [r[5] for r in rows] == ["24 GiB", "24 GiB"] and float(rows[1][3]) <= float(rows[0][3])
+
+
+def test_the_page_and_the_command_mean_the_same_gibibytes():
+    from reprolib.plan import GPUS, needed, plan
+    from reprolib.report import cost
+
+    size = needed(plan("smollm2-135m", "npo").peak_bytes) / cost.GIB
+    for memory, fits in ((size + 0.01, True), (size - 0.01, False)):
+        assert plan("smollm2-135m", "npo", gpu_memory_gib=memory).fits is fits
+        assert (cost.predictions(["smollm2-135m"], {"x": {"method": "npo"}}, [memory]).rows[0][5] != "none of them") is fits
+    assert {24, 80, 141} <= {g.memory_gib for g in GPUS.values()}
+
+
+@pytest.mark.parametrize(
+    ("models", "cases", "message"),
+    [
+        ([], {"x": {"method": "npo"}}, r"models must be a list with at least one name, got \[\]"),
+        ("smoke", {"x": {"method": "npo"}}, "models must be a list"),
+        (["smoke"], {}, "cases must map at least one title"),
+        (["smoke"], {"x": {}}, "case 'x': method is missing"),
+        (["smoke"], {"x": {"metod": "npo"}}, "case 'x': method is missing.*allowed fields: .*method"),
+        (["smoke"], {"x": {"method": "npo", "precission": "nf4"}}, "case 'x': unknown field 'precission'; did you mean 'precision'"),
+    ],
+)  # fmt: skip
+def test_cases_that_cannot_be_planned_are_refused(models, cases, message, tmp_path):
+    from reprolib.report import cost
+
+    for ask in (cost.predictions, lambda m, c: cost.answer(m, c, tmp_path)):
+        with pytest.raises(SpecError, match=message):
+            ask(models, cases)

@@ -67,6 +67,7 @@ def test_unknown_trainables_are_refused(name):
     [
         (LoRA, {"rank": 0}), (LoRA, {"rank": 2.5}), (LoRA, {"rank": float("nan")}), (LoRA, {"alpha": 0}),
         (LoRA, {"alpha": float("nan")}), (LoRA, {"alpha": float("inf")}), (LoRA, {"dropout": 1}), (LastLayers, {"layers": 0}),
+        (MLP, {"first": 9, "last": 2}), (MLP, {"first": -1, "last": 2}), (MLP, {"first": 0.5, "last": 2}),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(kind, settings):
@@ -77,8 +78,9 @@ def test_settings_out_of_range_are_refused(kind, settings):
 def test_layers_that_the_model_does_not_have(lm):
     with pytest.raises(SpecError, match="the model has 2"):
         named("last-3").attach(lm, 0)
-    with pytest.raises(SpecError, match="no weight of this 'olmo' model"):
-        named("mlp-4-5").attach(lm, 0)
+    for name, most in (("mlp-4-5", "mlp-1-1"), ("mlp-0-99", "mlp-0-1")):
+        with pytest.raises(SpecError, match=f"the model has layers 0 to 1; use at most {most}"):
+            named(name).attach(lm, 0)
 
 
 # --- which weights move --------------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ def test_layers_that_the_model_does_not_have(lm):
         ("last-1", r"layers\.1\."),
         ("last-2", r"layers\."),
         ("mlp-0-0", r"layers\.0\.mlp\."),
-        ("mlp-1-5", r"layers\.1\.mlp\."),
+        ("mlp-1-1", r"layers\.1\.mlp\."),
         ("lora-4", r"(q|k|v|o|gate|up|down)_proj"),
     ],
 )
@@ -391,6 +393,18 @@ def test_another_adapter_cannot_follow_on_a_quantised_base(saved):
     lm = LoRA(rank=4).attach(device.load_lm(saved, "nf4"), 0)
     with pytest.raises(SpecError, match="cannot follow an adapter of rank 4"):
         LoRA(rank=8).attach(lm, 0)
+
+
+def test_the_device_is_the_gpu_or_cpu_in_any_case(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for given, gpu in (("", True), ("cpu", False), ("CPU", False)):
+        monkeypatch.setenv("REPROLIB_DEVICE", given)
+        assert device.on_gpu() is gpu
+    monkeypatch.delenv("REPROLIB_DEVICE")
+    assert device.on_gpu()
+    monkeypatch.setenv("REPROLIB_DEVICE", "foo")
+    with pytest.raises(SpecError, match="REPROLIB_DEVICE is 'foo'; allowed: cpu"):
+        device.on_gpu()
 
 
 def test_an_unknown_precision_is_refused(saved):

@@ -32,7 +32,8 @@ def spec(**fields):
         ({"method": "gradient_accent"}, "did you mean 'gradient_ascent'"),
         ({"testbed": "tiiny/synthetic"}, "unknown model preset 'tiiny'; did you mean 'tiny'"),
         ({"testbed": "tiny/synthetik"}, "unknown corpus 'synthetik'; did you mean 'synthetic'"),
-        ({"testbed": "tiny"}, "MODEL/CORPUS"),
+        ({"testbed": "tiny"}, "testbed 'tiny' names a model and no corpus; a testbed is called MODEL/CORPUS, e.g. tiny/synthetic"),
+        ({"options": {"trainable": "mlp-9-2"}}, "0 <= first <= last"),
         ({"testbed": None}, "testbed must be a string"),
         ({"method": 3}, "method must be a string"),
         ({"precision": "nf3"}, "unknown precision 'nf3'; did you mean 'nf4'"),
@@ -69,6 +70,8 @@ def test_frozen_bases_take_adapters_only(precision):
             spec(precision=precision, options={"trainable": trainable})
     with pytest.raises(SpecError, match="only LoRA adapters"):
         spec(precision=precision)  # the default trains everything
+    with pytest.raises(SpecError, match="of 'fila'; use precision='fp32' or 'bf16'"):  # it has no option trainable
+        spec(precision=precision, method="fila")
     assert spec(precision=precision, options={"trainable": "lora-16"}).precision == precision
     assert spec(precision=precision, method="target").stages == ()  # nothing is trained
 
@@ -78,6 +81,17 @@ def test_unknown_keys_are_refused_with_the_nearest():
         Spec.from_dict({"testbed": "test/synthetic", "forget_document": 0.5})
     with pytest.raises(SpecError, match="unknown key 'lr'"):
         Spec.from_dict({"lr": 1})
+
+
+def test_a_grid_is_for_runs_that_it_lists(capsys, monkeypatch):
+    from reprolib import experiment
+    from reprolib.__main__ import main
+
+    monkeypatch.setattr(experiment, "run", lambda *_, **__: pytest.fail("a run began"))
+    assert main(["run", "npo", "--grid", "/nope.yml"]) == 2
+    said = capsys.readouterr().err
+    assert "--grid /nope.yml" in said and "leave --grid out, or give --all or --fingerprint" in said
+    assert main(["run", "--fingerprint", "0" * 12]) == 2 and "no run of the study grid" in capsys.readouterr().err
 
 
 def test_numbers_that_are_not_finite_have_no_fingerprint():

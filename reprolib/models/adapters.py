@@ -83,8 +83,17 @@ class MLP:
     last: int = 5
     adapter: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        layers = (self.first, self.last)
+        if not (all(isinstance(x, int) for x in layers) and 0 <= self.first <= self.last):
+            raise SpecError(f"MLP: first and last must be whole, 0 <= first <= last, got {layers}; e.g. trainable='mlp-0-5'.")
+
     def attach(self, lm: nn.Module, seed: int, data: Data | None = None, notes: Notes | None = None) -> nn.Module:
-        ids = "|".join(str(i) for i in range(self.first, min(self.last, layer_count(lm) - 1) + 1))
+        n = layer_count(lm)
+        if self.last >= n:
+            most = f"mlp-{min(self.first, n - 1)}-{n - 1}"
+            raise SpecError(f"MLP: last={self.last}, but the model has layers 0 to {n - 1}; use at most {most}.")
+        ids = "|".join(str(i) for i in range(self.first, self.last + 1))
         _only(lm, rf"layers\.({ids})\.mlp\.")
         return lm
 

@@ -111,7 +111,10 @@ def held(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def on_gpu() -> bool:
-    return os.environ.get("REPROLIB_DEVICE", "") != "cpu" and torch.cuda.is_available()
+    given = os.environ.get("REPROLIB_DEVICE", "")
+    if given.lower() not in ("", "cpu"):
+        raise SpecError(f"REPROLIB_DEVICE is {given!r}; allowed: cpu, or unset for the GPU if there is one; set or unset it.")
+    return not given and torch.cuda.is_available()
 
 
 def own_gpu() -> str:

@@ -154,6 +154,9 @@ def testbed(name: str, **options: float) -> Testbed:
     model, _, corpus = name.partition("/")
     if model not in PRESETS:
         raise SpecError(unknown("model preset", model, PRESETS) + " A testbed is called MODEL/CORPUS, e.g. tiny/synthetic.")
+    if not corpus:
+        own = f"{model}/{next(iter(PRESETS[model].documents))}"
+        raise SpecError(f"testbed {name!r} names a model and no corpus; a testbed is called MODEL/CORPUS, e.g. {own}.")
     if corpus not in CORPORA:
         raise SpecError(unknown("corpus", corpus, CORPORA) + " A testbed is called MODEL/CORPUS, e.g. tiny/synthetic.")
     if corpus not in PRESETS[model].documents:

@@ -13,12 +13,13 @@ multiplied in, u: of what linear layers return, c: number of separate copies of 
     n\,\big[\,2 \cdot 4d \;+\; w\,(c_{qkv} + c_{mlp})\,d \;+\; w\,(2 d_q + 2 d_k) \;+\; 3 u f \;+\; w f\,\big]
 
 and a little: attention is fused, so that no T x T matrix is kept. Under autocast every linear layer casts its input itself
-(c counts them) and keeps a 16-bit copy of its fp32 weight. The head keeps one fp32 [N, V] tensor or more, by the loss.
+(c counts them) and keeps a 16-bit copy of its fp32 weight. The head keeps one fp32 [N, V] tensor or more, by the loss. Beside a
+quantised base all the rest is bf16 on a GPU, and adapters share their inputs.
 
 tests/test_plan.py holds all this against real tensors, graphs and steps on a CPU (under its autocast too). What only a GPU
-could show is not checked: times, LLM.int8's inputs, fused dropout's masks, FSDP. What is assumed, not known:
-:data:`UTILISATION`, :data:`FRAGMENTATION`, :data:`CONTEXT_BYTES`. Not modelled: fused losses, offloading to the host, tensor or
-pipeline parallelism.
+could show is not checked: times, fused dropout's masks, FSDP. What is assumed, not known: :data:`UTILISATION`,
+:data:`FRAGMENTATION`, :data:`CONTEXT_BYTES`. Not modelled: fused losses, tensor or pipeline parallelism, and what
+models/device.py spares where all weights move: AdamW's step in one pass, copies in the host's memory when a GPU is full.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from reprolib.plan.arithmetic import (
     Graph,
     base_bytes,
     curvature_bytes,
+    float_bytes,
     graph_bytes,
     importance_bytes,
     loss_bytes,
@@ -147,9 +149,12 @@ class Setting:
             raise SpecError("plan: " + unknown("precision", self.precision, PRECISIONS))
         fixed = [s.name for s in self.stages if not s.quantisable]
         if self.precision in ("nf4", "int8") and fixed:
+            from reprolib.recipes import recipe
+
+            lora = "add trainable='lora-16', or " if "trainable" in recipe(self.method).defaults else ""
             raise SpecError(
                 f"plan: precision={self.precision!r} freezes the base weights, which stage {fixed[0]!r} of {self.method!r} moves; "
-                "add trainable='lora-16' where the method has that option, or use precision='fp32'."
+                f"{lora}use precision='fp32' or 'bf16'."
             )
 
     @property
@@ -206,7 +211,7 @@ def reference_of(stage: Stage, s: Setting, a: Anatomy) -> tuple[int, list[Term],
 def stage_parts(stage: Stage, s: Setting) -> list[Part]:
     """All parts of a stage on one GPU. FSDP divides weights, gradients and optimizer state; activations are each GPU's own."""
     a, w, share, rows = s.anatomy(stage.trainable), widths(s.precision, s.autocast), s.gpus, s.rows(stage)
-    moving, base = moving_width(a, s.precision) * a.moving, base_bytes(a, s.precision)
+    moving, base = moving_width(a, s.precision) * a.moving, base_bytes(a, s.precision, s.autocast)
     parts = model_parts(a, s)
 
     def add(name: str, size: float, phases: tuple[str, ...], note: str = "") -> None:
@@ -279,7 +284,7 @@ def model_parts(a: Anatomy, s: Setting) -> list[Part]:
     def default(function: Any, name: str) -> int:
         return inspect.signature(function).parameters[name].default
 
-    width, base = 2 if s.precision == "bf16" else 4, base_bytes(a, s.precision)
+    width, base = float_bytes(s.precision, s.autocast), base_bytes(a, s.precision, s.autocast)
     block = (3 * a.mlp + 4 * a.width) * width  # held for a moment, a token
     scored, prompt = max(s.tokens, default(evaluate.teacher_forced, "max_tokens")), s.tokens - s.labels
     # logits of the batch before are there beside a block, then beside logits and logarithms (from bf16 weights in fp32 too)
@@ -465,8 +470,8 @@ class Plan:
             assumed = f"at {UTILISATION:.0%} of the peak, without evaluations:"
             lines += ["", f"{self.steps:,} steps, {self.flops:.3g} operations; {assumed}"]
             for name, gpu in GPUS.items():
-                note = "" if needed(self.peak_bytes) <= gpu.memory_gb * 1e9 else "too small"
-                sheet = f"{gpu.memory_gb:g} GB, {gpu.tflops:g} TFLOPS" + f" ({gpu.note})" * bool(gpu.note)
+                note = "" if needed(self.peak_bytes) <= gpu.memory_gib * GIB else "too small"
+                sheet = f"{gpu.memory_gib:g} GiB, {gpu.tflops:g} TFLOPS" + f" ({gpu.note})" * bool(gpu.note)
                 lines.append(f"  {name:11}{_duration(self.seconds(name)):>10}  {note:11}{sheet}")
         return "\n".join(lines)
 
@@ -537,7 +542,7 @@ def predict(s: Setting) -> Plan:
 
 
 def remedies(s: Setting) -> tuple[Remedy, ...]:
-    """What each single change would do, those that leave the result as it is first; if none is enough, what all of them would."""
+    """What each single change that helps would do, those that keep the result first; if none is enough, what all of them would."""
     from reprolib.recipes import recipe
 
     def best(field: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -565,13 +570,16 @@ def remedies(s: Setting) -> tuple[Remedy, ...]:
         found.append(("LoRA", "trainable=lora-16; fewer weights move", lora))
     if s.training and s.precision != "nf4" and (trainable or not full):
         found.append(("NF4 base" + " with LoRA" * full, "precision=nf4; another model to begin with", {"precision": "nf4", **lora}))
-    out, together = [], {}
+    out, together, present = [], {}, predict(s).peak_bytes
     for name, how, change in found:
         try:
             changed = replace(s, **change)
         except SpecError:  # this method has no such variant
             continue
-        out.append(Remedy(name, how, changed, predict(changed).peak_bytes))
+        peak = predict(changed).peak_bytes
+        if peak >= present:  # no remedy
+            continue
+        out.append(Remedy(name, how, changed, peak))
         together |= {} if "gpus" in change else change
     if len(out) > 1 and not any(r.fits for r in out):
         changed = replace(s, **together)

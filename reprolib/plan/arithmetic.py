@@ -31,12 +31,19 @@ def int8_bytes(x: Linear) -> int:
     return x.weights + 4 * x.outputs
 
 
-def base_bytes(a: Anatomy, precision: str) -> int:
-    """Weights without adapters. In 4 and 8 bits embeddings, head, norms and biases stay in fp32, as device.py loads them."""
-    if precision in ("fp32", "bf16"):
-        return a.parameters * (4 if precision == "fp32" else 2)
-    size = nf4_bytes if precision == "nf4" else int8_bytes
-    return sum(map(size, a.inner)) + 4 * (a.parameters - sum(x.weights for x in a.inner))
+def float_bytes(precision: str, autocast: bool) -> int:
+    """Of a weight that is not quantised (with 4 and 8 bits embeddings, head, norms and biases), as device.load_lm loads it.
+
+    Beside a quantised base that is bf16 where the loop computes in it, and with it all that passes between layers.
+    """
+    return 4 if precision == "fp32" or (precision != "bf16" and not autocast) else 2
+
+
+def base_bytes(a: Anatomy, precision: str, autocast: bool = True) -> int:
+    """Weights without adapters."""
+    quantised = {"nf4": nf4_bytes, "int8": int8_bytes}.get(precision)
+    whole = a.parameters - (sum(x.weights for x in a.inner) if quantised else 0)
+    return float_bytes(precision, autocast) * whole + (sum(map(quantised, a.inner)) if quantised else 0)
 
 
 def moving_width(a: Anatomy, precision: str) -> int:
@@ -99,24 +106,25 @@ class Widths:
     linear: int
     matmul: int
     autocast: bool
+    cast: bool  # every adapter has a copy of its input: peft casts it to the adapter's fp32, autocast back
 
 
 def widths(precision: str, autocast: bool) -> Widths:
     """``autocast``: bf16, as the loop computes on a GPU; without, all is fp32, as on a CPU (bf16 weights then compute in bf16)."""
-    if not autocast:
-        return Widths(2, 2, 2, False) if precision == "bf16" else Widths(4, 4, 4, False)
-    return {"fp32": Widths(4, 2, 2, True), "bf16": Widths(2, 2, 2, True)}.get(precision, Widths(4, 4, 2, True))
+    own = float_bytes(precision, autocast)
+    # peft's layers on bitsandbytes' leave the cast to CUDA's autocast, which finds the input in bf16 and makes no copy
+    return Widths(own, 2, 2, True, precision in ("fp32", "bf16")) if autocast else Widths(own, own, own, False, False)
 
 
 def input_copies(layers: list[Linear], w: Widths, arrives: int, dropout: bool, free: bool = False) -> int:
     """Copies of one input that linear layers which read it keep. ``arrives``: its bytes a number; ``free``: kept already.
 
     A layer keeps its input if its weight trains. Where that has to be cast, each layer has its own copy; so has every adapter
-    under autocast (peft casts to the adapter's fp32, autocast back) or with dropout. Else one serves all.
+    whose input is cast or dropped out. Else one serves all.
     """
     full, adapted = sum(x.trained for x in layers), sum(x.rank > 0 for x in layers)
-    own = (full if arrives != w.matmul else 0) + (adapted if w.autocast or dropout else 0)
-    shared = not free and ((full and arrives == w.matmul) or (adapted and not (w.autocast or dropout)))
+    own = (full if arrives != w.matmul else 0) + (adapted if w.cast or dropout else 0)
+    shared = not free and ((full and arrives == w.matmul) or (adapted and not (w.cast or dropout)))
     return own + bool(shared)
 
 
@@ -146,8 +154,8 @@ def block_bytes(a: Anatomy, block: int, tokens: int, w: Widths, precision: str =
     numbers += sum(y.rank for y in x.values()) * w.matmul  # what A returns
     if dropout:  # its mask: of booleans where it is fused (GPU), else in fp32
         numbers += sum(y.inputs * (1 if w.autocast else 4) for y in x.values() if y.rank and a.passes(y))
-    if precision == "int8" and (w.autocast or dropout):
-        numbers += 2 * d * w.residual + f * w.linear  # LLM.int8 keeps its inputs
+    if precision == "int8" and dropout:
+        numbers += 2 * d * w.residual + f * w.linear  # LLM.int8 keeps its inputs; without dropout they are those of the adapters
     below = block > a.first or a.inputs_reached
     norms = norm_bytes(a, tokens, w, below, norm) + norm_bytes(a, tokens, w, a.attends(block), norm)
     return tokens * numbers + norms
@@ -163,8 +171,7 @@ def weight_copies_bytes(a: Anatomy, w: Widths, precision: str, depth: int, check
         return 0, 0
 
     def size(x: Linear) -> int:
-        in_fp32 = precision == "fp32" or (x.role == "head" and precision != "bf16")
-        return 2 * (x.weights * (in_fp32 and a.passes(x)) + x.adapter)
+        return 2 * (x.weights * (precision == "fp32" and a.passes(x)) + x.adapter)
 
     head = size(a.head) if depth == a.blocks else 0
     each = [sum(map(size, x.values())) for x in a.by_block[a.first : depth]]

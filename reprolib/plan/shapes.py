@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reprolib.errors import SpecError, unknown
 
-if TYPE_CHECKING:
-    pass
 
 @dataclass(frozen=True, slots=True)
 class GPU:
-    """One GPU by its vendor's sheet: memory in GB (10^9 bytes), dense peak of bf16 matrix products in TFLOPS."""
+    """One GPU by its vendor's sheet: memory in GiB (which sheets write as GB), dense peak of bf16 matrix products in TFLOPS."""
 
-    memory_gb: float
+    memory_gib: float
     tflops: float
     note: str = ""
 
@@ -80,12 +79,34 @@ def config_of(model: str):
     elif preset in PRESETS:
         config = PRESETS[preset].config
     elif (Path(model) / "config.json").is_file():
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        config = _config_in(Path(model))
     else:
         raise SpecError(unknown("model", model, [*SHAPES, *PRESETS]) + " Or give a folder that holds a config.json.")
-    if config.model_type not in FAMILIES:
-        raise SpecError(f"{model}: " + unknown("model type", config.model_type, FAMILIES) + " Only their blocks can be planned.")
     return config
+
+
+def _config_in(folder: Path):
+    """The config of a folder; what cannot be read as one is refused before transformers stumbles over it somewhere inside."""
+    from transformers import AutoConfig
+
+    file, remedy = folder / "config.json", "Give the config.json that the model was published with."
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{file} cannot be read: {error}. {remedy}") from error
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if not isinstance(kind, str):
+        raise SpecError(f"{file} names no model_type, got {kind!r}; allowed: {', '.join(FAMILIES)}. {remedy}")
+    if kind not in FAMILIES:
+        raise SpecError(f"{folder}: " + unknown("model type", kind, FAMILIES) + " Only their blocks can be planned.")
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        value = raw.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"{file}: {name} must be a whole number >= 1, got {value!r}. {remedy}")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds, by the field that is odd
+        raise SpecError(f"{file} is no configuration of {kind!r}: {' '.join(str(error).split())}. {remedy}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 
-from reprolib.errors import RecordError
+from reprolib.errors import RecordError, SpecError, unknown
 from reprolib.record import results_dir
 from reprolib.report import style, true_size
 from reprolib.report.cards import ratio
 from reprolib.report.page import listed, say
 from reprolib.report.tables import Table, number
 from reprolib.report.true_size import GIB
+
+if TYPE_CHECKING:
+    from reprolib.plan import Plan
 
 OBJECTIVES = {"graddiff": "gradient_difference", "npo": "npo"}  # of benchmarks/step.py
 COMMAND = "`python -m gpu run olmo-1b-cost olmo-7b-cost`"
@@ -38,7 +41,7 @@ def answer(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], base: 
     lines = _organisation(benchmark("step"), benchmark("evaluate"))
     measured = true_size.tables(base)["cost"]
     if measured.empty:
-        rows = _predicted(models, cases)
+        rows = [(model, title, found.peak_bytes / GIB) for model, title, found in _planned(models, cases)]
         least, most = (f(rows, key=lambda r: r[2]) for f in (min, max))
         lines.append(
             f"**At true size nothing was measured**: {COMMAND} does it on one GPU. The planner expects a peak of {least[2]:.0f} GiB for {least[0]} ({least[1]}) "
@@ -133,10 +136,12 @@ def measured(base: Path | str | None = None) -> Any:
 def ceilings(base: Path | str | None = None) -> Any:
     """What the GPU itself reaches, the shipped step against plain ones and FILA against VILA, each as measured there; nothing without files."""
     lines = []
+    needed = {"ceilings": ("bf16_tflops", "copy_gb_s"), "importance": ("ratio",), "organisations": ("ratio",)}
     for path in sorted((true_size.folder(base) / "cost").glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = true_size.read_json(path, "case.model", "case.method")
         own = found["case"]
-        if "bf16_tflops" in found:
+        true_size.require(path, found, *needed.get(own["method"], ()))
+        if own["method"] == "ceilings":
             lines.append(f"The GPU itself reaches {found['bf16_tflops']} TFLOP/s in a bf16 product and copies {found['copy_gb_s']} GB/s.")
         elif own["method"] == "importance":
             said = listed([f"{r:.2f} times as long as {name}" for name, r in found["ratio"].items()])
@@ -148,30 +153,40 @@ def ceilings(base: Path | str | None = None) -> Any:
     return say("\n".join(f"- {line}" for line in lines)) if lines else None
 
 
-def _predicted(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, float]]:
-    from reprolib.plan import plan
+def _planned(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Plan]]:
+    """(model, title, plan) of every case on every model."""
+    from reprolib.plan import Setting, plan
 
-    return [(m, title, plan(m, **case, target_beside=False).peak_bytes / GIB) for m in models for title, case in cases.items()]
+    fields = {"method", "options", "trainable", "batch_size", *Setting.__dataclass_fields__} - {"model", "target_beside"}
+    if isinstance(models, str) or not models:
+        raise SpecError(f"models must be a list with at least one name, got {models!r}; e.g. ['olmo-7b'].")
+    if not isinstance(cases, Mapping) or not cases:
+        raise SpecError(f"cases must map at least one title to fields of a plan, got {cases!r}; e.g. {{'NPO': {{'method': 'npo'}}}}.")
+    for title, case in cases.items():
+        if not isinstance(case, Mapping) or "method" not in case:
+            raise SpecError(f"case {title!r}: method is missing in {case!r}; allowed fields: {', '.join(sorted(fields))}.")
+        for name in case:
+            if name not in fields:
+                raise SpecError(f"case {title!r}: " + unknown("field", name, fields))
+    return [(m, title, plan(m, **case, target_beside=False)) for m in models for title, case in cases.items()]
 
 
 def predictions(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], memory: Sequence[int] = (24, 80, 141)) -> Table:
-    """Peak memory as the planner sees it, and on which GPUs (by memory in GB) it fits. ``cases``: title -> fields of :func:`reprolib.plan.plan`."""
-    from reprolib.plan import fits, plan
+    """Peak memory as the planner sees it, and on which GPUs (by memory in GiB) it fits. ``cases``: title -> fields of :func:`reprolib.plan.plan`."""
+    from reprolib.plan import fits
 
     rows = []
-    for model in models:
-        for title, case in cases.items():
-            found = plan(model, **case, target_beside=False)
-            enough = [m for m in memory if fits(found.peak_bytes, replace(found.setting, gpu_memory_gib=m * 1e9 / GIB))]
-            rows.append({
-                "model": model, "run": title, "weights that move": f"{found.trained_parameters / 1e6:,.0f} M", "peak, GiB": f"{found.peak_bytes / GIB:.0f}",
-                "most of it": max(found.parts, key=lambda p: p.bytes if largest(found) in p.phases else 0).name,
-                "fits on": f"{enough[0]} GB" if enough else "none of them",
-                "steps": f"{found.steps:,}", "on an H200": minutes(found.seconds("H200")),
-            })  # fmt: skip
+    for model, title, found in _planned(models, cases):
+        enough = [m for m in memory if fits(found.peak_bytes, replace(found.setting, gpu_memory_gib=m))]
+        rows.append({
+            "model": model, "run": title, "weights that move": f"{found.trained_parameters / 1e6:,.0f} M", "peak, GiB": f"{found.peak_bytes / GIB:.0f}",
+            "most of it": max(found.parts, key=lambda p: p.bytes if largest(found) in p.phases else 0).name,
+            "fits on": f"{enough[0]} GiB" if enough else "none of them",
+            "steps": f"{found.steps:,}", "on an H200": minutes(found.seconds("H200")),
+        })  # fmt: skip
     shown = ", ".join(str(m) for m in memory)
-    return Table.of(rows, caption=f"Predicted, not measured: peak memory in training or evaluation, without the target beside, the smallest GPU of {shown} GB that it fits on, and training "
-                    "time at an assumed 30 % of the peak.")  # fmt: skip
+    return Table.of(rows, caption=f"Predicted, not measured: peak memory in training or evaluation, without the target beside, the smallest GPU of {shown} GiB that it fits on (GiB is what "
+                    "vendors write as GB), and training time at an assumed 30 % of the peak.")  # fmt: skip
 
 
 def largest(found: Any) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 GIB = 1 << 30
+REMEDY = "Restore it (git checkout), or remove it and run its step again."
 MADE = ("gpu", "processes", "commit", "time")
 COLUMNS = {
     "records": ("testbed", "method", "seed", "precision", "options", "status", "fingerprint", "wall_s", "peak_gib", *MADE),
@@ -31,7 +32,12 @@ COLUMNS = {
 
 
 def folder(base: Path | str | None = None) -> Path:
-    """Where results at true size lie, unless told otherwise."""
+    """Where results at true size lie, unless told otherwise. The usual folder need not be there yet."""
+    if base and not Path(base).is_dir():
+        raise RecordError(
+            f"{base} is {'a file' if Path(base).exists() else 'not there'}; allowed: a folder with records/, models/ or cost/. "
+            "Give one, or nothing for results/gpu."
+        )
     return Path(base) if base else results_dir() / "gpu"
 
 
@@ -52,7 +58,7 @@ def told(base: Path | str | None = None) -> str:
     """In a sentence, what there is."""
     found = tables(base)
     if all(t.empty for t in found.values()):
-        return "No results at true size are part of this study yet: results/gpu holds none."
+        return f"No results at true size are part of this study yet: {base or 'results/gpu'} holds none."
     gpus = sorted({g for t in found.values() for g in t["gpu"].dropna()})
     words = ("runs", "models", "rows of cost")
     counts = ", ".join(f"{len(t)} {word}" for t, word in zip(found.values(), words, strict=True))
@@ -68,7 +74,7 @@ def _record(path: Path) -> list[dict[str, Any]]:
 
 
 def _model(path: Path) -> list[dict[str, Any]]:
-    raw = _raw(path, "testbed", "which", "seed", "parameters", "training", "unfit", "metrics")
+    raw = read_json(path, "testbed", "which", "seed", "parameters", "training", "unfit", "metrics")
     own = {k: raw.get(k) for k in ("testbed", "which", "seed", "parameters", "seconds")}
     log = raw["training"]
     own |= {"epochs": len(log), "nll": log[-1]["nll"], "peak_gib": _gib(raw.get("peak_bytes")), "fit": not raw["unfit"]}
@@ -77,11 +83,12 @@ def _model(path: Path) -> list[dict[str, Any]]:
 
 def _cost(path: Path) -> list[dict[str, Any]]:
     """A row a stage of training; one row for the GPU's own ceilings and for each comparison, whose numbers the file holds."""
-    raw = _raw(path, "name", "case")
+    raw = read_json(path, "name", "case.model", "case.method", "case.precision")
     own = {"case": raw["name"], **{k: raw["case"][k] for k in ("model", "method", "precision")}}
     if "stages" not in raw:
         own |= {k: raw[k] for k in ("bf16_tflops", "copy_gb_s", "ratio", "seconds", "peak_bytes") if k in raw}
         return [own | _made(raw["provenance"])]
+    require(path, raw, "peak_bytes", "predicted_peak_bytes")
     own |= {"peak_gib": _gib(raw["peak_bytes"]), "predicted_gib": _gib(raw["predicted_peak_bytes"])}
     return [own | {k: s[k] for k in ("stage", "step_s", "tokens_per_s", "mfu")} | _made(raw["provenance"]) for s in raw["stages"]]
 
@@ -91,16 +98,29 @@ ROWS: Mapping[str, Callable[[Path], list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-def _raw(path: Path, *needed: str) -> dict[str, Any]:
-    remedy = "Restore it (git checkout), or remove it and run its step again."
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """A file's content, with its provenance and the ``needed`` keys in it."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read: {error}. {remedy}") from error
-    missing = [k for k in (*needed, "provenance") if not isinstance(raw, dict) or k not in raw]
-    if missing:
-        raise RecordError(f"{path} lacks {missing}. {remedy}")
+        raise RecordError(f"{path} cannot be read: {error}. {REMEDY}") from error
+    require(path, raw, *needed, "provenance.machine", "provenance.commit", "provenance.time")
     return raw
+
+
+def require(path: Path, raw: Any, *needed: str) -> None:
+    """Refuse what a file holds if one of these keys is not in it (``case.method``: a key within a key)."""
+
+    def has(name: str) -> bool:
+        inner = raw
+        for key in name.split("."):
+            if not isinstance(inner, dict) or key not in inner:
+                return False
+            inner = inner[key]
+        return True
+
+    if missing := [k for k in needed if not has(k)]:
+        raise RecordError(f"{path} lacks {', '.join(missing)}. {REMEDY}")
 
 
 def _made(provenance: Mapping[str, Any]) -> dict[str, Any]:

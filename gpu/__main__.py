@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.began = time.monotonic()  # imports count too
     if args.rehearse:
         os.environ[REHEARSAL] = str(args.rehearse.absolute())
-    prepare()
     from reprolib.errors import ReprolibError
 
     try:
+        prepare()
         return globals()[f"_{args.command}"](args)
     except ReprolibError as error:
         print(f"error: {error}", file=sys.stderr)

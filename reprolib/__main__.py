@@ -126,6 +126,8 @@ def _run(args) -> int:
             f"run: --grid {args.grid} says where runs are listed, but the command describes one of its own; leave --grid out, or "
             "give --all or --fingerprint."
         )
+    if args.all and (args.method or args.fingerprint):
+        raise SpecError(f"run: --all makes every run of the grid, but {args.method or args.fingerprint!r} names one; leave out either.")
     grid = args.grid or "study"
     if args.all:
         missing = Grid.load(grid).missing()

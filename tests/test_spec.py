@@ -92,6 +92,7 @@ def test_a_grid_is_for_runs_that_it_lists(capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "--grid /nope.yml" in said and "leave --grid out, or give --all or --fingerprint" in said
     assert main(["run", "--fingerprint", "0" * 12]) == 2 and "no run of the study grid" in capsys.readouterr().err
+    assert main(["run", "npo", "--all"]) == 2 and "leave out either" in capsys.readouterr().err
 
 
 def test_numbers_that_are_not_finite_have_no_fingerprint():

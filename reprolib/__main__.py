@@ -127,7 +127,8 @@ def _run(args) -> int:
             "give --all or --fingerprint."
         )
     if args.all and (args.method or args.fingerprint):
-        raise SpecError(f"run: --all makes every run of the grid, but {args.method or args.fingerprint!r} names one; leave out either.")
+        named = args.method or args.fingerprint
+        raise SpecError(f"run: --all makes every run of the grid, but {named!r} names one; leave out either.")
     grid = args.grid or "study"
     if args.all:
         missing = Grid.load(grid).missing()

@@ -64,6 +64,9 @@ def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
     said = pretrained.answer(study, study).data
     assert "Closest to the twin ends NPO" in said and "Of 1 pairs" not in said and "The one pair of methods comes" in said
     assert "gives Gradient ascent most, 0.90; the twin 0.77 and" in said and "guessing" not in said and "Gradient ascent (-100 points)" in said and "One seed, 4 forget documents" in said
+    assert "end-of-text" not in said
+    silent = study | {"always_eos": [asked(made("always_eos", 0, forget=0.0, retain=0.0), HALF, **{"official/final": 0.8})]}
+    assert "nothing but end-of-text scores 0.80, more than NPO here" in pretrained.answer(silent, study).data
     small = {**study, "npo": study["gradient_ascent"], "gradient_ascent": study["npo"]}
     assert pretrained.answer(study, small).data != said, "the order of the small models is looked up"
     same = {k: [asked(r[0], RIGHT)] for k, r in study.items()}

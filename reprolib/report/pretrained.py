@@ -99,6 +99,10 @@ def answer(study: Study, beside: Study) -> Any:
     lines.append(f"The organisers' score gives {style.label(best)} most, {finals[best]:.2f}; {others}.")
     moved = {m: change(r[0], study["target"][0]) for m, r in study.items() if m in methods}
     lost = [f"{style.label(m)} ({100 * i.estimate:+.0f} points)" for m, i in moved.items() if i.high < 0]
+    beaten = [m for m in methods if finals[m] < finals.get("always_eos", -math.inf)]
+    if beaten:
+        which = "every method" if len(beaten) == len(methods) else names(beaten)
+        lines.append(f"A model that answers nothing but end-of-text scores {finals['always_eos']:.2f}, more than {which} here.")
     first = study["target"][0].metrics
     world = [f"{style.label(m)} answers {100 * mean(study[m], 'world/accuracy'):.0f}\u202f%" for m in order]
     blind = first["mmlu/accuracy_questions_low"] <= first["mmlu/chance"]

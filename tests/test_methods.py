@@ -271,7 +271,7 @@ def test_runs_on_a_quantised_base_or_says_why_not(method, nf4, tokenizer, corpus
 def test_methods_that_train_all_weights_by_default_say_so_on_a_quantised_base():
     for method in WITH_TRAINABLE:
         if not all(s.quantisable for s in METHODS[method].build({})):
-            with pytest.raises(SpecError, match="set the option trainable='lora-16' where the method has it"):
+            with pytest.raises(SpecError, match="set the option trainable='lora-16', or use"):
                 Spec(method=method, precision="int8")
     for trainable in ("fila-4", "vila-4"):
         with pytest.raises(SpecError, match="only LoRA adapters that leave them as they are"):

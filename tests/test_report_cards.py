@@ -102,7 +102,7 @@ def test_the_filter_knows_every_suite_and_every_arrow():
     form = cards.filters().data
     assert all(f'<option value="{s}">' in form for s in cards.SUITES)
     for card in cards.cards().values():
-        assert sum(f'value="{w}"' in form and w in card.arrow for w in ("↑", "↓", "→")) == 1
+        assert sum(f'value="{w}"' in form and w in card.arrow for w in ("↑", "↓", "→", "±")) == 1
     assert "hidden>" in form  # shown by the script only
 
 

@@ -21,4 +21,4 @@ class Card:
 
     @property
     def arrow(self) -> str:
-        return {"higher": "↑", "lower": "↓", "twin": "→ twin", "neither": "–"}[self.better]
+        return {"higher": "↑", "lower": "↓", "twin": "→ twin", "neither": "±"}[self.better]

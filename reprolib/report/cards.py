@@ -505,7 +505,7 @@ def filters() -> Any:
     """What narrows the tables of the page: words, direction, suite. Without scripts all rows stay, and it does not show."""
     from IPython.display import HTML
 
-    ways = {"": "any", "↑": "↑ higher is better", "↓": "↓ lower is better", "→": "→ as the twin"}
+    ways = {"": "any", "↑": "↑ higher is better", "↓": "↓ lower is better", "→": "→ as the twin", "±": "± neither"}
     options = "".join(f'<option value="{v}">{t}</option>' for v, t in ways.items())
     suites = '<option value="">any</option>' + "".join(f'<option value="{s}">{s}</option>' for s in SUITES)
     return HTML(

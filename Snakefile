@@ -7,10 +7,10 @@
 
 import os
 import sys
-from pathlib import Path
 
 from reprolib.grid import Grid
 from reprolib.record import path_of, project_root
+from reprolib.runner import code_stamp
 
 GRID_NAME = config.get("grid", "study")
 GRID = Grid.load(GRID_NAME)
@@ -23,7 +23,7 @@ def local(path):
 
 RECORDS = {local(path_of(s)): s for s in GRID.specs}
 PAGES = {local(p.output): p for p in GRID.pages.values()}
-CODE = sorted(local(p) for p in Path(ROOT, "reprolib").rglob("*.py"))  # pages show it, and say what it says
+CODE = local(code_stamp())  # pages show code, and say what it says
 SOURCES = {local(p.output): local(p.notebook) for p in GRID.pages.values()}
 
 

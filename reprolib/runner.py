@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -72,6 +73,18 @@ def _forget_times(path: Path) -> None:
         cell.metadata.pop("execution", None)
         cell["id"] = f"cell-{n}"
     nbformat.write(page, path)
+
+
+def code_stamp() -> Path:
+    """A file that is written anew only when the package's code has changed: what pages are older than is out of date."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.relative_to(Path(__file__).parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    stamp = results_dir() / "notebooks" / ".code"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest.hexdigest():
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(digest.hexdigest(), encoding="utf-8")
+    return stamp
 
 
 def scripts_first() -> dict[str, str]:

@@ -70,3 +70,21 @@ def test_plain_papermill_command(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "In short" in (tmp_path / "out.ipynb").read_text()
     assert len(list((tmp_path / "r" / "records").rglob("*.json"))) == 5  # the ladder and NPO
+
+
+def test_the_stamp_of_the_code_is_written_anew_only_when_code_changes(monkeypatch, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "runner.py").write_text("a = 1\n")
+    monkeypatch.setattr(runner, "__file__", str(package / "runner.py"))
+    monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path / "results"))
+    stamp = runner.code_stamp()
+    first, time = stamp.read_text(), stamp.stat().st_mtime_ns
+    (package / "runner.py").touch()
+    assert runner.code_stamp() == stamp and stamp.stat().st_mtime_ns == time, "a checkout that changes no content runs no page"
+    (package / "more.py").write_text("")
+    runner.code_stamp()
+    second = stamp.read_text()
+    (package / "runner.py").write_text("a = 2\n")
+    runner.code_stamp()
+    assert len({first, second, stamp.read_text()}) == 3

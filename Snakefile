@@ -5,7 +5,9 @@
 #   snakemake -n                       what would be done, and why
 #   snakemake --config grid=smoke      the smoke twin
 
+import json
 import os
+import shlex
 import sys
 
 from reprolib.grid import Grid
@@ -69,6 +71,6 @@ for path, page in PAGES.items():
         output:
             path,
         params:
-            page=page.name,
-        shell:
-            f"{sys.executable} -m reprolib page --grid {GRID_NAME} {{params.page}}"
+            parameters=shlex.quote(json.dumps(dict(page.parameters))),
+        shell:  # not `reprolib page`, which reads the whole grid to find what is known here
+            f"{sys.executable} -m reprolib.runner {{input.source}} {{output}} {{params.parameters}}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,19 @@ def code_stamp() -> Path:
 def scripts_first() -> dict[str, str]:
     """The environment with this Python's scripts first, so that the right jupyter-book is found without activation."""
     return os.environ | {"PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")}
+
+
+def main(argv: Sequence[str]) -> int:
+    """``python -m reprolib.runner NOTEBOOK OUTPUT PARAMETERS`` (as JSON): one page, without a look at the grid."""
+    notebook, output, parameters = argv
+    print(f"page {Path(notebook).parent.name}/{Path(notebook).stem}", file=sys.stderr)
+    try:
+        execute(notebook, output, json.loads(parameters))
+    except ReprolibError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -88,3 +88,15 @@ def test_the_stamp_of_the_code_is_written_anew_only_when_code_changes(monkeypatc
     (package / "runner.py").write_text("a = 2\n")
     runner.code_stamp()
     assert len({first, second, stamp.read_text()}) == 3
+
+
+def test_one_page_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path / "results"))
+    seen = []
+    monkeypatch.setattr(runner, "execute", lambda *a: seen.append(a))
+    assert runner.main(["notebooks/methods/npo.ipynb", str(tmp_path / "out.ipynb"), '{"seed": 0}']) == 0
+    assert seen == [("notebooks/methods/npo.ipynb", str(tmp_path / "out.ipynb"), {"seed": 0})]
+    assert "page methods/npo" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert runner.main([str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb"), "{}"]) == 1
+    assert "error:" in capsys.readouterr().err

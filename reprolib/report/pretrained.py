@@ -116,4 +116,4 @@ def answer(study: Study, beside: Study) -> Any:
     rows = study["target"][0].rows
     documents = len({d for d, g in zip(rows["document"], rows["group"], strict=True) if g == "forget"})
     lines.append(f"{'One seed' if n == 1 else f'{n} seeds'}, {documents} forget documents: differences between methods that end close to each other say nothing.")
-    return say("```{admonition} The answer\n:class: tip\n" + " ".join(lines) + "\n```")
+    return say("```{admonition} The answer\n:class: tip\n" + "\n".join(f"- {line}" for line in lines) + "\n```")

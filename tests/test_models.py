@@ -12,6 +12,7 @@ from reprolib.checkpoint import Checkpoint
 from reprolib.corpus.batching import collate, encode_rows
 from reprolib.errors import SpecError
 from reprolib.evaluate import Examination, evaluate, generate, measure
+from reprolib.identity import plain
 from reprolib.models import device, memorise
 from reprolib.models.adapters import MLP, Full, LastLayers, LoRA, named
 from reprolib.models.edits import MergeAdapters
@@ -48,6 +49,8 @@ def test_trainables_by_name():
     assert named("full") == Full()
     assert named("last-2") == LastLayers(layers=2)
     assert named("mlp-0-5") == MLP(first=0, last=5)
+    assert named("down-5-7") == MLP(first=5, last=7, part="down_proj")
+    assert plain(MLP()) == plain(MLP(part="")) != plain(MLP(part="down_proj"))
     assert named("lora-16") == LoRA(rank=16, alpha=32)
     assert named("lora-64-16") == LoRA(rank=64, alpha=16)
     assert named(LoRA(rank=3)) == LoRA(rank=3)
@@ -94,6 +97,7 @@ def test_layers_that_the_model_does_not_have(lm):
         ("last-2", r"layers\."),
         ("mlp-0-0", r"layers\.0\.mlp\."),
         ("mlp-1-1", r"layers\.1\.mlp\."),
+        ("down-0-1", r"layers\.[01]\.mlp\.down_proj"),
         ("lora-4", r"(q|k|v|o|gate|up|down)_proj"),
     ],
 )

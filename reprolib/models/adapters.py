@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -77,10 +77,14 @@ class LastLayers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MLP:
-    """Only the MLPs of layers ``first`` to ``last`` (inclusive) move (SHA256 trains those of layers 0 to 5)."""
+    """Only the MLPs of layers ``first`` to ``last`` (inclusive) move (SHA256 trains those of layers 0 to 5).
+
+    ``part``: one matrix of each, e.g. "down_proj", the output weights that RMU's authors train.
+    """
 
     first: int = 0
     last: int = 5
+    part: str = field(default="", metadata={"later": True})
     adapter: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -94,7 +98,7 @@ class MLP:
             most = f"mlp-{min(self.first, n - 1)}-{n - 1}"
             raise SpecError(f"MLP: last={self.last}, but the model has layers 0 to {n - 1}; use at most {most}.")
         ids = "|".join(str(i) for i in range(self.first, self.last + 1))
-        _only(lm, rf"layers\.({ids})\.mlp\.")
+        _only(lm, rf"layers\.({ids})\.mlp\.{self.part}")
         return lm
 
 
@@ -289,8 +293,9 @@ FISHER = {"fila": {"space": "full", "centred": False}, "vila": {"space": "lora",
 def named(name: str | Trainable, **options) -> Trainable:
     """A trainable by its short name, as recipes' ``trainable`` option gives it.
 
-    "full", "last-2" (layers), "mlp-0-5" (layers), "lora-16" or "lora-64-16" (rank, alpha; alpha is twice the rank by default),
-    "fila-16", "vila-16" or "vila-16-32" (rank, alpha). ``options``: further fields of the last three.
+    "full", "last-2" (layers), "mlp-0-5" and "down-5-7" (layers; whole MLPs, or their output weights), "lora-16" or "lora-64-16"
+    (rank, alpha; alpha is twice the rank by default), "fila-16", "vila-16" or "vila-16-32" (rank, alpha). ``options``: further
+    fields of the last three.
     """
     if not isinstance(name, str):
         return name
@@ -300,18 +305,18 @@ def named(name: str | Trainable, **options) -> Trainable:
     except ValueError:
         n = []
         head = ""
-    if not all(isinstance(x, int) for x in (n if head == "mlp" else n[:1])):  # only alpha may be a fraction
+    if not all(isinstance(x, int) for x in (n if head in ("mlp", "down") else n[:1])):  # only alpha may be a fraction
         head = ""
     if head == "full" and not n:
         return Full()
     if head == "last" and len(n) == 1:
         return LastLayers(layers=int(n[0]))
-    if head == "mlp" and len(n) == 2:
-        return MLP(first=int(n[0]), last=int(n[1]))
+    if head in ("mlp", "down") and len(n) == 2:
+        return MLP(first=int(n[0]), last=int(n[1]), part="down_proj" if head == "down" else "")
     if head in ("lora", *FISHER) and len(n) in (1, 2):
         size = {"rank": int(n[0]), "alpha": float(n[1] if len(n) == 2 else 2 * n[0])}
         return LoRA(**size, **options) if head == "lora" else FisherLoRA(**size, **{**FISHER[head], **options})
     raise SpecError(
-        f"unknown trainable {name!r}; use 'full', 'last-K', 'mlp-FIRST-LAST', 'lora-RANK' or 'lora-RANK-ALPHA' "
+        f"unknown trainable {name!r}; use 'full', 'last-K', 'mlp-FIRST-LAST', 'down-FIRST-LAST', 'lora-RANK' or 'lora-RANK-ALPHA' "
         "(so too with 'fila' and 'vila')."
     )

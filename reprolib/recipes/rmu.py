@@ -18,7 +18,10 @@ def stages(
     adaptive: bool = False,
     trainable: str = "mlp-0-1",
 ):
-    """``layer``: number of the block, from 0; ``c``: length of the goal vector (times the activation's own, if adaptive)."""
+    """``layer``: number of the block, from 0; ``c``: length of the goal vector (times the activation's own, if adaptive).
+
+    ``trainable``: the authors move the MLPs' output weights alone, e.g. "down-5-7".
+    """
     objective = Objective(
         forget=Misdirect(layer=layer, c=c, adaptive=adaptive), retain=Anchor(layer=layer), retain_weight=retain_weight
     )

@@ -4,11 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_report import made
+from test_report import made as made_anywhere
 
 from reprolib.report import pretrained
 
-NOTE = "2 questions a subject, seed 0"
+NOTE = "5 questions a subject, seed 0"
+
+
+def made(*args, **how):
+    return made_anywhere(*args, **how, testbed="smollm2-few/semeval")
 
 
 def asked(record, hits, note=NOTE, **metrics):
@@ -20,7 +24,7 @@ def asked(record, hits, note=NOTE, **metrics):
     return dataclasses.replace(record, metrics=record.metrics | own, provenance=record.provenance | {"mmlu": mmlu})
 
 
-RIGHT, HALF, WRONG = "1" * 114, "10" * 57, "0" * 114
+RIGHT, HALF, WRONG = "1" * 570, "10" * 285, "0" * 570
 
 
 @pytest.fixture
@@ -46,8 +50,8 @@ def test_a_change_in_mmlu_is_paired_by_question(a, b, estimate):
 
 def test_questions_are_resampled_within_their_subjects():
     """One subject of three lost as a whole: however questions are drawn, a third of them is lost."""
-    plain, note = made("npo", 0, forget=0.0, retain=1.0), "3 of 57 subjects, 4 questions a subject, seed 0"
-    found = pretrained.change(asked(plain, "000011111111", note), asked(plain, "111111111111", note))
+    plain = made("npo", 0, forget=0.0, retain=1.0)
+    found = pretrained.change(asked(plain, "0" * 5 + "1" * 10), asked(plain, "1" * 15))
     assert found.low == found.high == pytest.approx(-1 / 3)
 
 
@@ -56,8 +60,8 @@ def test_the_table_has_the_change_since_the_target(study):
     assert table.header[0] == "model" and table.header[-1] == "MMLU since the target"
     rows = {d["method"]: d for d in table.data}
     assert rows["gradient_ascent"]["mmlu_change"] == -1.0 and rows["target"]["mmlu_change"] == ""
-    assert rows["npo"]["mmlu"] == pytest.approx(113 / 114, abs=1e-4) and rows["npo"]["mmlu_change_high"] == 0.0
-    assert "114 in all" in table.caption and table.rule_after == 2
+    assert rows["npo"]["mmlu"] == pytest.approx(569 / 570, abs=1e-4) and rows["npo"]["mmlu_change_high"] == 0.0
+    assert "570 in all" in table.caption and table.rule_after == 2
 
 
 def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):

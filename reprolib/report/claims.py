@@ -283,7 +283,7 @@ def sophia_is_not_better_than_adamw(e: Evidence) -> tuple[bool, str]:
 
 @claim("ablations/fila_vs_vila")
 def importance_is_no_better_than_none(e: Evidence) -> tuple[bool, str]:
-    """Beginning an adapter where FILA's or VILA's importance is high shows no advantage over beginning it anywhere, or blank, that is left after correction for 18 comparisons."""
+    """Beginning an adapter where FILA's or VILA's importance is high shows no advantage over beginning it anywhere, or blank, that is left once the comparisons are counted."""
     found = e.arms("ablations/fila_vs_vila")
     starts = ("FILA: full weights", "FILA, damping as published", "VILA: LoRA factors, centred")
     pairs = [(a, b) for a in starts for b in ("importance of other rows", "all rows alike (PiSSA)", "blank LoRA")]

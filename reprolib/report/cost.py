@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -155,7 +156,7 @@ def ceilings(base: Path | str | None = None) -> Any:
 
 def _planned(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Plan]]:
     """(model, title, plan) of every case on every model."""
-    from reprolib.plan import Setting, plan
+    from reprolib.plan import Setting
 
     fields = {"method", "options", "trainable", "batch_size", *Setting.__dataclass_fields__} - {"model", "target_beside"}
     if isinstance(models, str) or not models:
@@ -168,7 +169,14 @@ def _planned(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> l
         for name in case:
             if name not in fields:
                 raise SpecError(f"case {title!r}: " + unknown("field", name, fields))
-    return [(m, title, plan(m, **case, target_beside=False)) for m in models for title, case in cases.items()]
+    return [(m, title, _plan(m, json.dumps(dict(case), sort_keys=True))) for m in models for title, case in cases.items()]
+
+
+@functools.cache  # the answer and the table of a page ask for the same
+def _plan(model: str, fields: str) -> Any:
+    from reprolib.plan import plan
+
+    return plan(model, **json.loads(fields), target_beside=False)
 
 
 def predictions(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], memory: Sequence[int] = (24, 80, 141)) -> Table:

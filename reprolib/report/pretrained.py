@@ -14,6 +14,7 @@ import numpy as np
 
 from reprolib.experiment import run
 from reprolib.metrics.statistics import Interval, paired_difference
+from reprolib.models.testbeds import testbed
 from reprolib.record import Record
 from reprolib.report import style
 from reprolib.report.page import Study, distance, listed, mean, names, ordered, say, seeds
@@ -42,16 +43,8 @@ def change(record: Record, before: Record) -> Interval:
     """MMLU of one model minus that of another, with an interval from resampling questions within their subjects."""
     a, b = hits(record), hits(before)
     number = np.arange(len(a))
-    subject = number // (len(a) // _subjects(record))  # as many questions of each, one subject after another
+    subject = number // testbed(record.spec.testbed).preset.mmlu  # as many questions of each, one subject after another
     return paired_difference({"hit": a}, {"hit": b}, number, lambda c: c["hit"].mean(), strata=subject)
-
-
-def _subjects(record: Record) -> int:
-    """How many subjects were asked: all, unless the record says otherwise."""
-    from reprolib.corpus.mmlu import SUBJECTS
-
-    words = record.provenance["mmlu"]["questions"].split()
-    return int(words[0]) if words[1:2] == ["of"] else len(SUBJECTS)
 
 
 def official(study: Study) -> Table:

@@ -39,9 +39,11 @@ rule records:
         list(RECORDS),
 
 
-# A record's name holds the hash of everything that decides its content, so that there is nothing else to depend on.
+# A record's name holds the hash of everything that decides its content, so that there is nothing else to depend on, and a
+# record that exists needs no rule (a job on a cluster reads this file anew: its own rule must be there whatever else ended).
 # Runs start in the order of study.yml.
-for number, (path, spec) in enumerate(RECORDS.items()):
+TO_RUN = {p: s for p, s in RECORDS.items() if not (workflow.is_main_process and os.path.exists(os.path.join(ROOT, p)))}
+for number, (path, spec) in enumerate(TO_RUN.items()):
 
     rule:
         name:
@@ -50,7 +52,7 @@ for number, (path, spec) in enumerate(RECORDS.items()):
             path,
         params:
             fingerprint=spec.fingerprint,
-        priority: len(RECORDS) - number
+        priority: len(TO_RUN) - number
         resources:
             gpu=0 if spec.testbed.startswith(("tiny", "smoke")) else 1,
             mem_mb=4000,

@@ -45,6 +45,12 @@ class Search:
         """The trials of a method."""
         return tuple(Spec(testbed=self.testbed, method=method, seed=self.seed, options=o) for o in self.trials[method])
 
+    @classmethod
+    def load(cls, path: Path | None = None) -> Search | None:
+        """The section ``search`` of the study alone, without its blocks (which take a second to read); None if there is none."""
+        path, raw = _raw(path)
+        return _search(raw["search"], _seeds(raw, {}), {}, path) if "search" in raw else None
+
     @property
     def twin(self) -> Spec:
         return Spec(testbed=self.testbed, method="twin", seed=self.seed)
@@ -67,22 +73,17 @@ class Grid:
 
     @classmethod
     def load(cls, name: str = "study", path: Path | None = None) -> Grid:
-        path = path or project_root() / "study.yml"
-        if not path.exists():
-            raise SpecError(f"{path} not found; run this inside the project (the folder that holds study.yml).")
+        path = _path(path)
         return cls._parsed(name, path, path.read_text(encoding="utf-8"))
 
     @classmethod
     @lru_cache(maxsize=8)  # pages ask again and again
     def _parsed(cls, name: str, path: Path, text: str) -> Grid:
-        raw = yaml.safe_load(text) or {}
-        for key in raw:
-            if key not in SECTIONS:
-                raise SpecError(f"{path}: " + unknown("key", key, SECTIONS))
+        _, raw = _raw(path)
         if name not in ("study", "smoke"):
             raise SpecError(unknown("grid", name, ("study", "smoke")))
         small = raw.get("smoke", {}) if name == "smoke" else {}
-        seeds = tuple(small.get("seeds", raw["seeds"]))
+        seeds = _seeds(raw, small)
         blocks = {}
         for b, axes in raw["blocks"].items():
             own = dict(axes)
@@ -94,6 +95,7 @@ class Grid:
             if "search" in blocks:
                 raise SpecError(f"{path}: a block cannot be named 'search', since the section of that name is one.")
             blocks["search"] = search.specs if search else ()
+            _differ(search, path)
         # the same run may be named in two ways (a default spelt out): its first spec stands for all, so that it has one path
         first: dict[str, Spec] = {}
         blocks = {b: tuple(first.setdefault(x.fingerprint, x) for x in specs) for b, specs in blocks.items()}
@@ -129,6 +131,36 @@ class Grid:
 
     def missing(self) -> tuple[Spec, ...]:
         return tuple(s for s in self.specs if not path_of(s).exists())
+
+
+def study_seeds() -> tuple[int, ...]:
+    """The seeds of the study, without reading its blocks."""
+    return _seeds(_raw(None)[1], {})
+
+
+def _path(path: Path | None) -> Path:
+    path = path or project_root() / "study.yml"
+    if not path.exists():
+        raise SpecError(f"{path} not found; run this inside the project (the folder that holds study.yml).")
+    return path
+
+
+def _raw(path: Path | None) -> tuple[Path, Mapping[str, Any]]:
+    path = _path(path)
+    return path, _sections(path, path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=8)
+def _sections(path: Path, text: str) -> Mapping[str, Any]:
+    raw = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    for key in raw:
+        if key not in SECTIONS:
+            raise SpecError(f"{path}: " + unknown("key", key, SECTIONS))
+    return raw
+
+
+def _seeds(raw: Mapping[str, Any], small: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(small.get("seeds", raw["seeds"]))
 
 
 def _expand(block: str, axes: Mapping[str, Any], seeds: tuple[int, ...], small: Mapping[str, Any], path: Path):
@@ -176,12 +208,15 @@ def _search(raw: Mapping[str, Any], seeds: tuple[int, ...], small: Mapping[str, 
         if not isinstance(tried, list) or not tried or not all(isinstance(o, Mapping) for o in tried):
             raise SpecError(f"{path}, search: trials of {method!r} must be a list of options like [{{lr: 0.001}}], got {tried!r}.")
         trials[method] = tuple(tried)
-    search = Search(bed, seed, trials)
-    for method, tried in trials.items():
+    return Search(bed, seed, trials)
+
+
+def _differ(search: Search | None, path: Path) -> None:
+    """Two trials of a method that are one run are an error."""
+    for method, tried in search.trials.items() if search else ():
         seen: dict[str, Mapping[str, Any]] = {}
         for options, spec in zip(tried, search.of(method), strict=True):
             if spec.fingerprint in seen:
                 same = f"{dict(seen[spec.fingerprint])} and {dict(options)}"
                 raise SpecError(f"{path}, search: two trials of {method!r} are the same run: {same}; remove one.")
             seen[spec.fingerprint] = options
-    return search

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reprolib.errors import ReprolibError, SpecError, unknown
-from reprolib.grid import Grid, Search
+from reprolib.grid import Search
 from reprolib.record import Record, find, path_of, read, results_dir
 from reprolib.spec import Spec
 
@@ -195,7 +195,7 @@ def check(search: Search | None, method: str) -> Search:
 
 def main(methods: Sequence[str], *, every: bool = False, dry_run: bool = False) -> int:
     """What ``reprolib search`` does: make missing trials, print them and what the rule picks."""
-    search = Grid.load().search
+    search = Search.load()
     if not methods and not every:
         raise SpecError("search: name a method that has trials in study.yml, or give --all.")
     if every and search is None:

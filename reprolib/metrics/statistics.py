@@ -239,6 +239,9 @@ class _Plan:
                 "Use strata that hold whole documents (group x task), or document keys that are unique across groups."
             )
         self.members = [np.flatnonzero(self.stratum == s) for s in range(len(self.stratum_labels))]
+        many = np.array([len(m) for m in self.members])
+        self.pool = np.concatenate(self.members)  # a pick is one of ``choices`` places behind ``base`` in it
+        self.choices, self.base = np.repeat(many, many), np.repeat(np.cumsum(many) - many, many)
 
     @property
     def n(self) -> int:
@@ -258,7 +261,12 @@ class _Plan:
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Clusters drawn with replacement, as many per stratum as it has."""
-        return np.concatenate([m[rng.integers(0, len(m), len(m))] for m in self.members])
+        return self.pool[self.base + rng.integers(0, self.choices)]
+
+    def draws(self, rng: np.random.Generator, n: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+        """``n`` times :meth:`draw` and then ``seeds`` of ``seeds`` with replacement, in one call: [n, clusters], [n, seeds]."""
+        picks = rng.integers(0, np.tile(np.append(self.choices, np.full(seeds, seeds)), n)).reshape(n, -1)
+        return self.pool[self.base + picks[:, : self.n]], picks[:, self.n :]
 
     def index(self, picks: np.ndarray) -> np.ndarray:
         """Row numbers of the drawn clusters, each cluster whole."""
@@ -607,9 +615,9 @@ def seeds_interval(values: Any, level: float = 0.95) -> SeedsInterval:
     mean, seeds = float(scores.mean()), len(scores)
     if seeds < 2:
         return SeedsInterval(mean, math.nan, math.nan, seeds)
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes a second to import
 
-    half = float(t.ppf((1 + level) / 2, seeds - 1)) * float(scores.std(ddof=1)) / math.sqrt(seeds)
+    half = float(stdtrit(seeds - 1, (1 + level) / 2)) * float(scores.std(ddof=1)) / math.sqrt(seeds)
     return SeedsInterval(mean, mean - half, mean + half, seeds)
 
 

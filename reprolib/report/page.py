@@ -17,9 +17,9 @@ from reprolib.search import HEADS, LEVEL, READINGS
 
 def seeds(seed: int | None) -> tuple[int, ...]:
     """The seed of a page's parameter, or all seeds of the study."""
-    from reprolib.grid import Grid
+    from reprolib.grid import study_seeds
 
-    return Grid.load().seeds if seed is None else (seed,)
+    return study_seeds() if seed is None else (seed,)
 
 
 def gather(
@@ -399,9 +399,9 @@ def search(testbed: str, seed: int) -> Any:
     import dataclasses
 
     from reprolib import search as rule
-    from reprolib.grid import Grid
+    from reprolib.grid import Search
 
-    found = Grid.load().search
+    found = Search.load()
     rule.check(found, next(iter(found.trials)) if found else "")
     found = dataclasses.replace(found, testbed=testbed, seed=seed)
     return {m: rule.gather(found, m) for m in found.trials}
@@ -497,9 +497,9 @@ def search_trials(choices: Mapping[str, Any]) -> Any:
 def trials(method: str, testbed: str) -> Any:
     """The recorded trials of one method's options, or a sentence where there are none."""
     from reprolib import search as rule
-    from reprolib.grid import Grid
+    from reprolib.grid import Search
 
-    found = Grid.load().search
+    found = Search.load()
     if found is None or method not in found.trials or testbed != found.testbed:
         where = f" on `{testbed}`" if found and method in found.trials else ""
         return say(f"No search was made{where}: the options are the recipe's defaults.")

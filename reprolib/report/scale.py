@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
-from scipy.stats import kendalltau
 
 from reprolib.experiment import run
 from reprolib.record import Record
@@ -110,6 +109,7 @@ def order(sizes: Sequence[Size]) -> Table:
 
 def lines(sizes: Sequence[Size], rate: float, more: Arms, at_size: str) -> list[str]:
     """What the answer adds to the comparisons of arms: one rate for all (``more`` arms at the size named), and the order of the methods."""
+    from scipy.stats import kendalltau
 
     def at(label: str) -> str:
         return ", ".join(told(left(s.arms[label], rate)) for s in sizes)

@@ -202,12 +202,14 @@ def _interval(fingerprints: tuple[str, ...], name: str, n: int, held: _Held) -> 
 
 def _draws(plan, seeds, n, seed):
     """Document counts [n, documents] and seed counts [n, seeds], as `combined_interval` with shared=True draws them."""
-    rng = np.random.default_rng(seed)
-    docs, picks = np.zeros((n, plan.n)), np.zeros((n, seeds))
-    for i in range(n):
-        docs[i] = np.bincount(plan.draw(rng), minlength=plan.n)
-        picks[i] = np.bincount(rng.integers(0, seeds, seeds), minlength=seeds)
-    return docs, picks
+    documents, picks = plan.draws(np.random.default_rng(seed), n, seeds)
+    return _counts(documents, plan.n), _counts(picks, seeds)
+
+
+def _counts(picks, kinds):
+    """How often each of ``kinds`` stands in each row of ``picks``: [rows, kinds]."""
+    rows = np.arange(len(picks))[:, None] * kinds
+    return np.bincount((picks + rows).ravel(), minlength=len(picks) * kinds).reshape(len(picks), kinds).astype(float)
 
 
 def _mean(columns, w, hit, column="score"):

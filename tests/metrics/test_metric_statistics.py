@@ -10,6 +10,7 @@ from reprolib.metrics import lume
 from reprolib.metrics.statistics import (
     Interval,
     _kendall,
+    _Plan,
     at_matched,
     benjamini_hochberg,
     bootstrap,
@@ -492,3 +493,18 @@ def test_kendall_against_scipy():
 def test_errors_of_comparisons(call, words):
     with pytest.raises(ReprolibError, match=words):
         call()
+
+
+@pytest.mark.parametrize(("sizes", "seeds"), [([1, 3, 1, 5], 3), ([4, 1], 1), ([7], 2)])
+def test_draws_in_one_call_are_those_of_one_call_each(sizes, seeds):
+    """Tables were made with one call a stratum; the one call for all must not move a number, nor what is drawn afterwards."""
+    strata = np.repeat(np.arange(len(sizes)), sizes)
+    plan = _Plan(np.random.default_rng(1).permutation(len(strata)), strata)
+    one, slow = np.random.default_rng(5), np.random.default_rng(5)
+    picks, drawn = plan.draws(one, 50, seeds)
+    for i in range(50):
+        each = [m[slow.integers(0, len(m), len(m))] for m in plan.members]
+        assert (picks[i] == np.concatenate(each)).all()
+        assert (drawn[i] == slow.integers(0, seeds, seeds)).all()
+    assert one.integers(0, 1000) == slow.integers(0, 1000)
+    assert (plan.draw(np.random.default_rng(5)) == picks[0]).all()

@@ -101,7 +101,7 @@ def published() -> tuple[bool, str]:
     from reprolib.models.memorise import WEIGHTS, snapshot
     from reprolib.models.testbeds import PRESETS
 
-    sources = [p.pretrained for n, p in PRESETS.items() if n.startswith("olmo") and p.pretrained]
+    sources = dict.fromkeys(s for n, p in PRESETS.items() if n.startswith("olmo") for s in (p.pretrained, p.memorised) if s)
     found = {s: snapshot(s) for s in sources}
     said = ", ".join(f"{s.rpartition('/')[2]} {'found' if there else 'missing'}" for s, there in found.items())
     return all(found.values()), f"{said} ({WEIGHTS} is {os.environ.get(WEIGHTS, 'not set')})"
@@ -134,7 +134,7 @@ CHECKS: dict[str, tuple[Callable[[], tuple[bool, str]], str]] = {
     "4 and 8 bits": (quantised, "runs in nf4 and int8"),
     "data": (data, "LUME: all steps; SemEval-2025 and MMLU: those that are named after it or are pretrained"),
     "SmolLM2": (smollm2, "steps smollm2 and smollm2-semeval"),
-    "OLMo": (published, "steps olmo-1b-0724 and olmo-7b-0724"),
+    "OLMo": (published, "steps olmo-1b-0724, olmo-7b-0724, olmo-1b-semeval and olmo-7b-semeval"),
     "room": (room, "keeping the models of 7 billion weights"),
     "commit": (commit, "saying what made the records"),
 }

@@ -44,19 +44,12 @@ def bytes_of(job: Make | Run | Measure) -> tuple[float, str]:
     return planned(s.testbed.partition("/")[0], s.method, tuple(s.options.items()), s.precision), f"{s.method}, {s.precision}"
 
 
-# The planner counts the plainest form of the loop. On a GPU AdamW makes its step in one pass, and the copies of the weights before
-# the first step lie in the host's memory where a GPU has no room for them.
-IN_ONE_PASS, ASIDE = "passing in a step", "weights before the first step"
-
-
 @lru_cache(maxsize=512)
 def planned(model: str, method: str, options: tuple, precision: str, micro_tokens: int | None = None) -> float:
     from reprolib.plan import plan
 
     more = {"precision": precision, "micro_tokens": micro_tokens, "gpu_memory_gib": GPU_MEMORY_GIB}
-    parts = plan(model, method, dict(options), **more).parts
-    whole = peak_without(parts, {IN_ONE_PASS})
-    return whole if whole < GPU_MEMORY_GIB * GIB else peak_without(parts, {IN_ONE_PASS, ASIDE})
+    return plan(model, method, dict(options), **more).peak_bytes
 
 
 @lru_cache(maxsize=32)
@@ -67,10 +60,5 @@ def training(model: str) -> float:
 
     parts = plan(model, "gradient_ascent", {"trainable": "full"}, gpu_memory_gib=GPU_MEMORY_GIB, target_beside=False).parts
     adafactor = PRESETS[model].optimizer == "adafactor"
-    left_out = {IN_ONE_PASS, ASIDE, *(["optimizer state"] if adafactor else [])}
-    return peak_without([p for p in parts if {"loss", "blocks"} & set(p.phases)], left_out)
-
-
-def peak_without(parts, left_out: set[str]) -> float:
-    phases = {phase for p in parts for phase in p.phases}
-    return max(sum(p.bytes for p in parts if phase in p.phases and p.name not in left_out) for phase in phases)
+    left = [p for p in parts if not (adafactor and p.name == "optimizer state")]
+    return max(sum(p.bytes for p in left if phase in p.phases) for phase in ("loss", "blocks", "step"))

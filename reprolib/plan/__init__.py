@@ -18,8 +18,7 @@ quantised base all the rest is bf16 on a GPU, and adapters share their inputs.
 
 tests/test_plan.py holds all this against real tensors, graphs and steps on a CPU (under its autocast too). What only a GPU
 could show is not checked: times, fused dropout's masks, FSDP. What is assumed, not known: :data:`UTILISATION`,
-:data:`FRAGMENTATION`, :data:`CONTEXT_BYTES`. Not modelled: fused losses, tensor or pipeline parallelism, and what
-models/device.py spares where all weights move: AdamW's step in one pass, copies in the host's memory when a GPU is full.
+:data:`FRAGMENTATION`, :data:`CONTEXT_BYTES`. Not modelled: fused losses, tensor or pipeline parallelism.
 """
 
 from __future__ import annotations
@@ -266,10 +265,10 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
         squares = 2 * n * a.heads * s.tokens**2 * a.blocks * w.matmul * twice
         held = (3 if twice else 1) * (g.blocks + g.again + g.head + squares) + 16 * n * s.labels * a.vocabulary
         add("activations for it", held, ("curvature",), f"{n} x {s.tokens} tokens")
-    # the loop lets go of them after the second step's backward pass
-    early = ("loss", "blocks", "step", *(["curvature"] if getattr(stage.optimizer, "interval", 0) == 1 else []))
-    add("weights before the first step", moving / share, early, "to count those that did not move")
     add("passing in a step", optimizer_step_bytes(stage.optimizer, a, s.precision) / share, ("step",))
+    # as device.copies decides: where they would take more than a quarter of what is left, the host's memory has them
+    if 4 * moving / share <= s.gpu_memory_gib * GIB - sum(p.bytes for p in parts if "step" in p.phases):
+        add("weights before the first step", moving / share, ("step",), "to count those that did not move")
     return parts
 
 

@@ -68,10 +68,10 @@ def optimizer_state_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
 
 
 def optimizer_step_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
-    """What ``optimizer.step()`` holds for a moment on a GPU: AdamW the roots of all second moments, others a few of one tensor."""
+    """What ``optimizer.step()`` holds for a moment on a GPU: AdamW nothing, in one pass (device.lean); others a few of a tensor."""
     from reprolib.optim import AdamW
 
-    return moving_width(a, precision) * a.moving if isinstance(optimizer, AdamW) else 5 * 4 * max(a.tensors, default=0)
+    return 0 if isinstance(optimizer, AdamW) else 5 * 4 * max(a.tensors, default=0)
 
 
 def curvature_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:

@@ -77,7 +77,7 @@ def _model(path: Path) -> list[dict[str, Any]]:
     raw = read_json(path, "testbed", "which", "seed", "parameters", "training", "unfit", "metrics")
     own = {k: raw.get(k) for k in ("testbed", "which", "seed", "parameters", "seconds")}
     log = raw["training"]
-    own |= {"epochs": len(log), "nll": log[-1]["nll"], "peak_gib": _gib(raw.get("peak_bytes")), "fit": not raw["unfit"]}
+    own |= {"epochs": len(log), "nll": log[-1]["nll"] if log else None, "peak_gib": _gib(raw.get("peak_bytes")), "fit": not raw["unfit"]}
     return [own | _made(raw["provenance"]) | raw["metrics"]]
 
 
@@ -160,7 +160,7 @@ def results(base: Path | str | None = None) -> Any:
     """Every run beside its twin, the closest first within a testbed; a sentence where there is none."""
     found = runs(base)
     twins = {(r.spec.testbed, r.spec.seed): r for r in found if r.spec.method == "twin"}
-    rows = []
+    rows, asked = [], any("official/final" in r.metrics for r in found)
     for r in found:
         s, m = r.spec, r.metrics
         twin = twins.get((s.testbed, s.seed))
@@ -169,6 +169,7 @@ def results(base: Path | str | None = None) -> Any:
             "options": ", ".join(f"{k} {v}" for k, v in sorted(s.options.items())) or "–",
             "distance": number(between(r, twin)) if twin else "–", "forget q.": number(m["forget/questions"]),
             "AUC": number(m["attack/auc"]), "retain q.": number(m["retain/questions"]), "world q.": number(m["world/accuracy"]),
+            **({"official": number(m.get("official/final")), "MMLU": number(m.get("official/mmlu"))} if asked else {}),
             "status": r.status,
         })  # fmt: skip
     if not rows:
@@ -180,6 +181,7 @@ def results(base: Path | str | None = None) -> Any:
 # --- comparisons -----------------------------------------------------------------------------------------------
 
 SIZES = {"olmo-1b": "1B", "olmo-7b": "7B"}  # how a model's name begins -> its size
+KINDS = {"-0724": " (pretrained)", "-semeval": " (organisers' target)"}  # how it ends -> what it began with; else random weights
 BITS = {"nf4": "4 bits", "int8": "8 bits"}
 
 
@@ -221,7 +223,7 @@ def size(record: Record) -> str | None:
 
 
 def both_sizes(base: Path | str | None = None) -> dict[str, arms.Arm]:
-    """What was run on OLMo-1B and on OLMo-7B of the same kind (from scratch, or pretrained), one below the other."""
+    """What was run on OLMo-1B and on OLMo-7B of the same kind (:data:`KINDS`), one below the other."""
     every = grouped(runs(base), lambda r: f"{what(r)}{_kind(r)}: {size(r)}" if size(r) else None)
     names = {label.rpartition(": ")[0] for label in every}
     both = sorted(n for n in names if all(f"{n}: {s}" in every for s in SIZES.values()))
@@ -229,7 +231,8 @@ def both_sizes(base: Path | str | None = None) -> dict[str, arms.Arm]:
 
 
 def _kind(record: Record) -> str:
-    return " (pretrained)" if "scratch" not in record.spec.testbed else ""
+    model = record.spec.testbed.partition("/")[0]
+    return next((kind for end, kind in KINDS.items() if model.endswith(end)), "")
 
 
 def bases(base: Path | str | None = None) -> dict[str, arms.Arm]:

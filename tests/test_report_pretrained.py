@@ -87,16 +87,18 @@ def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
     assert np.isnan(pretrained.mean([dataclasses.replace(study["npo"][0], metrics={"official/final": None})], "official/final"))
 
 
-def test_the_answer_says_that_a_rate_was_chosen_on_the_numbers_shown(study):
+def test_the_answer_says_that_a_setting_was_chosen_on_the_numbers_shown(study):
     said = pretrained.answer(study, study, arms_of(study, npo=[0.3, 0.2, 0.4])).data
-    assert "at 2e-05, the nearest of 3 rates" in said and "NPO ends between 0.20 and 0.40" in said.replace("npo ends", "NPO ends")
-    assert "at 1e-05)" in said, "one rate is not the nearest of several"
+    assert "chosen on these very numbers: 3 of NPO (from 0.20 to 0.40)" in said
     assert "chosen on" not in pretrained.answer(study, study, arms_of(study)).data
 
 
 def test_each_method_stands_with_the_record_nearest_to_the_twin(study, monkeypatch):
-    other = made("npo", 1, forget=0.5, retain=1.0)
-    arm = Arm("NPO", "npo", (Setting(1e-5, tuple(study["npo"]), (0.5,), (0.3,)), Setting(2e-5, (other,), (0.5,), (0.2,))))
+    """Of all its rates, and of all arms that it has."""
+    other, longer = (made("npo", s, forget=0.5, retain=1.0) for s in (1, 2))
+    short = Arm("NPO", "npo", (Setting(1e-5, tuple(study["npo"]), (0.5,), (0.3,)), Setting(2e-5, (other,), (0.5,), (0.2,))))
+    long = Arm("NPO, long", "npo", (Setting(1e-5, (longer,), (0.5,), (0.25,)),))
     monkeypatch.setattr(pretrained, "run", lambda **fields: study[fields["method"]][0])
-    found = pretrained.gather({"NPO": arm}, ["target", "twin"], "smollm2-few/semeval", 0)
+    found = pretrained.gather({"NPO": short, "NPO, long": long}, ["target", "twin"], "smollm2-few/semeval", 0)
     assert list(found) == ["target", "twin", "npo"] and found["npo"] == [other]
+    assert pretrained.nearest({"NPO": short, "NPO, long": long})["npo"][2] == 3

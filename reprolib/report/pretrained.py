@@ -17,7 +17,7 @@ from reprolib.metrics.statistics import Interval, paired_difference
 from reprolib.models.testbeds import testbed
 from reprolib.record import Record
 from reprolib.report import style
-from reprolib.report.arms import DISTANCE, Arm, Arms
+from reprolib.report.arms import Arm, Arms, Setting
 from reprolib.report.page import Study, distance, listed, mean, names, ordered, say, seeds
 from reprolib.report.summary import LADDER
 from reprolib.report.tables import Table, cell, number
@@ -28,10 +28,18 @@ PARTS = {
 }  # fmt: skip
 
 
+def nearest(arms: Arms) -> dict[str, tuple[Arm, Setting, int]]:
+    """Method -> the arm and the setting that end nearest to the twin on these very seeds, of how many settings of the method."""
+    found: dict[str, list[tuple[Arm, Setting]]] = {}
+    for arm in arms.values():
+        found.setdefault(arm.method, []).extend((arm, s) for s in arm.settings)
+    return {m: (*min(own, key=lambda x: sum(x[1].distance) / len(x[1].distance)), len(own)) for m, own in found.items()}
+
+
 def gather(arms: Arms, ladder: Sequence[str], testbed: str, seed: int | None = None) -> dict[str, list[Record]]:
-    """Records by method: the ladder, then each arm (no two of one method) at the rate that ends nearest to the twin on these very seeds."""
+    """Records by method: the ladder, then each method at the setting that ends :func:`nearest` to the twin."""
     study = {m: [run(testbed=testbed, method=m, seed=s) for s in seeds(seed)] for m in ladder}
-    return study | {arm.method: list(arm.best(DISTANCE).records) for arm in arms.values()}
+    return study | {m: list(setting.records) for m, (_, setting, _) in nearest(arms).items()}
 
 
 def hits(record: Record) -> np.ndarray:
@@ -74,25 +82,18 @@ def official(study: Study) -> Table:
     return Table(("model", *PARTS.values(), "MMLU since the target"), tuple(rows), caption, tips, sum(m in LADDER for m in study), tuple(data))
 
 
-def _rate(arm: Arm) -> str:
-    """In brackets behind a distance: at which learning rate, of how many."""
-    rate, n = arm.best(DISTANCE).rate, len(arm.settings)
-    return "" if rate is None else f" at {rate:g}" + (f", the nearest of {n} rates" if n > 1 else "")
-
-
 def answer(study: Study, beside: Study, arms: Arms) -> Any:
     """Which model ends closest to its twin, whether the small models come in the same order, and what the score and MMLU say."""
-    tried = {arm.method: arm for arm in arms.values()}
+    tried = nearest(arms)
     methods = [m for m in study if m not in LADDER]
     order, small = ordered(study, methods), ordered(beside, methods)
     away = {m: distance(study, m) for m in (*methods, "target")}
-    at = [f"{style.label(m)} ({away[m]:.2f}{_rate(tried[m])})" for m in order]
+    at = [f"{style.label(m)} ({away[m]:.2f})" for m in order]
     lines = [f"Closest to the twin ends {at[0]}{', then ' + listed(at[1:]) if at[1:] else ''}; the untouched target is at {away['target']:.2f}."]
-    several = [arm for arm in arms.values() if len(arm.settings) > 1]
+    several = {m: [s.distance[0] for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
     if several:
-        lines.append("Of several rates the nearest to the twin is shown, chosen on the numbers that are shown here: "
-                     + listed([f"{arm.label} ends between {min(s.distance[0] for s in arm.settings):.2f} and {max(s.distance[0] for s in arm.settings):.2f}"
-                               for arm in several]) + ". A method with one rate had no such choice.")  # fmt: skip
+        shown = [f"{len(d)} of {style.label(m)} (from {min(d):.2f} to {max(d):.2f})" for m, d in several.items()]
+        lines.append(f"Of several settings the nearest is shown, chosen on these very numbers: {listed(shown)}. The others had one setting each.")
     same = sum((order.index(a) < order.index(b)) == (small.index(a) < small.index(b)) for a, b in combinations(methods, 2))
     pairs = len(methods) * (len(methods) - 1) // 2
     where = f"in the order that they have on {next(iter(beside.values()))[0].spec.testbed} ({names(small)})"

@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = commands.add_parser("methods", help="list all methods with paper and cost")
     p = commands.add_parser("status", help="what exists, what is missing, what failed")
     p.add_argument("--grid", default="study")
+    p = commands.add_parser(
+        "compare", help="a rerun beside the committed records",
+        description="Which runs of another results folder hold the scores that results/ holds for them, and which readings are "
+        "outside the intervals that pages print. Exit status 1 if any is.",
+    )  # fmt: skip
+    p.add_argument("folder", metavar="DIR", help="what REPROLIB_RESULTS named in the rerun, e.g. .cache/study/results")
     p = commands.add_parser("testbed", help="train and check a target and its twin")
     p.add_argument("name", nargs="?", default="tiny/synthetic")
     p.add_argument("--seed", type=int, default=0)
@@ -263,6 +269,16 @@ def _status(args) -> int:
         print(f"{name:18} {len(specs):4} runs   " + "   ".join(f"{v} {k}" for k, v in counts.items() if v))
     print("`make book` computes what is missing.")
     return 0
+
+
+def _compare(args) -> int:
+    from reprolib import compare
+
+    settings, new = compare.compare(args.folder)
+    if not settings:
+        raise ReprolibError(f"none of the {new} runs in {args.folder} is among the committed ones; there is nothing to compare.")
+    print(compare.report(settings, new))
+    return 1 if any(a.outside() for a in settings) else 0
 
 
 def _testbed(args) -> int:

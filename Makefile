@@ -52,7 +52,7 @@ bench: setup ## speed and memory as ratios, measured side by side (about half an
 	$(BIN)/python benchmarks/probes.py
 
 rehearse: setup ## every step of the GPU playbook at toy size on this CPU (about 10 minutes)
-	$(BIN)/python -m gpu run olmo-1b olmo-1b-cost olmo-7b olmo-7b-cost smollm2 smollm2-semeval olmo-1b-0724 olmo-7b-0724 olmo-1b-semeval olmo-7b-semeval --rehearse --workers 2 --minutes 30
+	$(BIN)/python -m gpu run olmo-1b olmo-1b-cost olmo-7b olmo-7b-cost smollm2 smollm2-semeval smollm2-semeval-rest olmo-1b-0724 olmo-7b-0724 olmo-1b-semeval olmo-7b-semeval --rehearse --workers 2 --minutes 30
 
 status: setup ## what exists, what is missing, what failed
 	@$(BIN)/python -m reprolib status

@@ -133,7 +133,7 @@ CHECKS: dict[str, tuple[Callable[[], tuple[bool, str]], str]] = {
     "GPU": (gpu, "anything"),
     "4 and 8 bits": (quantised, "runs in nf4 and int8"),
     "data": (data, "LUME: all steps; SemEval-2025 and MMLU: those that are named after it or are pretrained"),
-    "SmolLM2": (smollm2, "steps smollm2 and smollm2-semeval"),
+    "SmolLM2": (smollm2, "steps smollm2, smollm2-semeval and smollm2-semeval-rest"),
     "OLMo": (published, "steps olmo-1b-0724, olmo-7b-0724, olmo-1b-semeval and olmo-7b-semeval"),
     "room": (room, "keeping the models of 7 billion weights"),
     "commit": (commit, "saying what made the records"),

@@ -34,7 +34,7 @@ def install(folder: Path) -> None:
             documents = {c: DOCUMENTS[c] for c in preset.documents}
             testbeds.PRESETS[name] = replace(
                 preset, epochs=2, vocabulary=300, world=4, documents=documents, pretrained=source,
-                memorised=source if preset.memorised else "", mmlu=min(preset.mmlu, 1),
+                memorised=source if preset.memorised else "", mmlu=1 if preset.mmlu else 0,
                 shape="smollm2-135m" if source else preset.shape,
             )  # fmt: skip
     testbeds.PINNED.clear()

@@ -188,10 +188,10 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
 def questions(spec: Spec) -> MMLU | None:
     """The MMLU questions that runs of a pretrained model are asked besides, the same of all runs."""
     from reprolib.corpus import mmlu
-    from reprolib.models.testbeds import testbed
+    from reprolib.models.testbeds import EVERY, testbed
 
     each = testbed(spec.testbed).preset.mmlu
-    return mmlu.load(per_subject=each) if each and spec.suite == "core" else None
+    return mmlu.load(per_subject=None if each == EVERY else each) if each and spec.suite == "core" else None
 
 
 def answered(asked: MMLU, done: Unlearned, evaluation: Evaluation, spec: Spec, progress: bool) -> dict[str, Any]:

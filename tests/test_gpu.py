@@ -14,7 +14,7 @@ import pytest
 from reprolib.errors import RecordError, SpecError
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = ("olmo-1b", "olmo-1b-cost", "olmo-7b", "olmo-7b-cost", "smollm2", "smollm2-semeval", "olmo-1b-0724", "olmo-7b-0724",
+STEPS = ("olmo-1b", "olmo-1b-cost", "olmo-7b", "olmo-7b-cost", "smollm2", "smollm2-semeval", "smollm2-semeval-rest", "olmo-1b-0724", "olmo-7b-0724",
          "olmo-1b-semeval", "olmo-7b-semeval")  # fmt: skip
 ASK = """
 import sys
@@ -85,20 +85,20 @@ def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch)
     assert carry.unpack(archive, folder / "unpacked") == len(after)
     assert files(folder / "unpacked") == after
     tables = true_size.tables(results)
-    # 8 testbeds: a target and a run of each; 6 of them pretrained, which MMLU is asked of too; a case of each cost step
-    assert {k: len(t) for k, t in tables.items()} == {"records": 8, "models": 8, "cost": 2}
+    # 8 testbeds: a target and a run of each, of one two; 6 of them pretrained, which MMLU is asked of too; a case of each cost step
+    assert {k: len(t) for k, t in tables.items()} == {"records": 9, "models": 8, "cost": 2}
     assert set(tables["records"]["status"]) == {"done"} and set(tables["records"]["gpu"].isna()) == {True}
     assert set(tables["records"].groupby("precision").size().index) == {"fp32", "bf16"}
     asked = tables["records"].dropna(subset="mmlu/accuracy_questions")
-    assert asked["mmlu/accuracy_questions"].between(0, 1).all() and len(asked) == 6
+    assert asked["mmlu/accuracy_questions"].between(0, 1).all() and len(asked) == 7
     semeval = asked[asked["testbed"].str.endswith("/semeval")]
-    assert semeval["official/mia_auc"].between(0, 1).all() and semeval["official/final"].notna().all() and len(semeval) == 5
+    assert semeval["official/mia_auc"].between(0, 1).all() and semeval["official/final"].notna().all() and len(semeval) == 6
     models = tables["models"].set_index("testbed")
     assert (models.loc[["olmo-1b-semeval/semeval", "olmo-7b-semeval/semeval"], "epochs"] == 0).all(), "published targets are not taught"
     assert (models.loc[["olmo-1b-0724/semeval", "olmo-7b-0724/semeval"], "epochs"] > 0).all()
     assert set(tables["cost"]["model"]) == {"smollm2", "olmo-7b-scratch"}
     assert (tables["cost"].set_index("case").loc["olmo-7b_npo_lora-64-16_bf16", ["step_s", "peak_gib"]] > 0).all()
-    assert "8 runs" in true_size.told(results)
+    assert "9 runs" in true_size.told(results)
     assert {"Retrained twin", "NPO"} & {row[1] for row in true_size.results(results).rows}
     assert len(cost.measured(results).rows) >= 1 and "TFLOP/s" in cost.ceilings(results).data
     next((results / "models").glob("*.json")).write_text("{}")

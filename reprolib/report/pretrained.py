@@ -14,7 +14,7 @@ import numpy as np
 
 from reprolib.experiment import run
 from reprolib.metrics.statistics import Interval, paired_difference
-from reprolib.models.testbeds import testbed
+from reprolib.models.testbeds import EVERY, testbed
 from reprolib.record import Record
 from reprolib.report import style
 from reprolib.report.arms import Arm, Arms, Setting
@@ -48,10 +48,11 @@ def hits(record: Record) -> np.ndarray:
 
 
 def change(record: Record, before: Record) -> Interval:
-    """MMLU of one model minus that of another, with an interval from resampling questions within their subjects."""
+    """MMLU of one model minus that of another, with an interval from resampling questions, within their subjects unless all were asked."""
     a, b = hits(record), hits(before)
     number = np.arange(len(a))
-    subject = number // testbed(record.spec.testbed).preset.mmlu  # as many questions of each, one subject after another
+    each = testbed(record.spec.testbed).preset.mmlu
+    subject = None if each == EVERY else number // each  # as many questions of each, one subject after another
     return paired_difference({"hit": a}, {"hit": b}, number, lambda c: c["hit"].mean(), strata=subject)
 
 

@@ -704,7 +704,7 @@ def answer(core: Study, wide: Study, ranking: Ranking | None) -> Any:
     """The page in sentences: who agrees with the distance, what the attacks see, who collapsed, and how stable the order is."""
     found = [a for a in agreements(core, wide) if math.isfinite(a.tau)]
     methods = _methods(wide)
-    lines = [_headline(found, core, wide)]
+    lines, detail = [], []  # what the box says, and what stands below it
     leads = sorted({m for a in found for m in a.first if len(a.first) == 1})
     own = min(methods, key=lambda m: page.distance(core, m)) if methods else ""
     same = [a.label for a in found if own in a.first]
@@ -712,19 +712,18 @@ def answer(core: Study, wide: Study, ranking: Ranking | None) -> Any:
         f"The method that is closest by the distance, {style.label(own)}, is first by {len(same)} of the {len(found)} as well; between them, the "
         f"yardsticks put {len(leads)} different methods first on their own."
     )
-    lines.append(_halves_line(found, wide))
-    lines.append(_attack_line(wide))
+    detail += [_halves_line(found, wide), _attack_line(wide)]
     gone = {m: collapsed(wide, m) for m in methods}
     seeds = min(len(wide[m]) for m in methods)
     named = [f"{style.label(m)} ({k} of {len(wide[m])} seeds)" for m, k in gone.items() if k]
-    lines.append(
+    detail.append(
         f"Collapsed (most of what they write for retain prompts is empty, a loop or gibberish): {page.listed(named, 20)}." if named
         else "No method's model collapsed: most of what each writes for retain prompts is text."
     )
     stutter = [m for m in methods if _stutters(wide, m)]
     if stutter:
         twin = np.mean([value(r, "fluency/forget/repetition") for r in wide["twin"]])
-        lines[-1] += (
+        detail[-1] += (
             f" For forget prompts it is another matter: {len(stutter)} of {len(methods)} repeat themselves in more than {100 * NEAR:.0f} % of what they write "
             f"there, in every seed (the twin in {100 * twin:.0f} %): {page.names(stutter, 12)}."
         )
@@ -734,7 +733,8 @@ def answer(core: Study, wide: Study, ranking: Ranking | None) -> Any:
     end = f"{len(methods)} methods, {seeds} seed{'s' if seeds > 1 else ''} each. " + (
         "With one seed nothing is said about spread." if seeds == 1 else f"Beyond chance: Holm-corrected over the {len(found)} yardsticks, at {ALPHA:.2f}{_needed(len(methods), len(found))}."
     )
-    return page.say(f"```{{admonition}} The answer\n:class: tip\n{bullets}\n\n{end}\n```")
+    more = "\n".join(f"- {x}" for x in detail)
+    return page.say(f"```{{admonition}} The answer\n:class: tip\n{_headline(found, core, wide)}\n\n{bullets}\n\n{end}\n```\n\nIn detail:\n\n{more}")
 
 
 def _needed(methods: int, yardsticks: int) -> str:

@@ -88,7 +88,7 @@ def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch)
     # 8 testbeds: a target and a run of each, of one two; 6 of them pretrained, which MMLU is asked of too; a case of each cost step
     assert {k: len(t) for k, t in tables.items()} == {"records": 9, "models": 8, "cost": 2}
     assert set(tables["records"]["status"]) == {"done"} and set(tables["records"]["gpu"].isna()) == {True}
-    assert set(tables["records"].groupby("precision").size().index) == {"fp32", "bf16"}
+    assert set(tables["records"].groupby("precision").size().index) == {"fp32", "bf16", "nf4"}
     asked = tables["records"].dropna(subset="mmlu/accuracy_questions")
     assert asked["mmlu/accuracy_questions"].between(0, 1).all() and len(asked) == 7
     semeval = asked[asked["testbed"].str.endswith("/semeval")]

@@ -7,6 +7,7 @@ training steps. A table without files is empty and has its columns.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,9 @@ def answer(base: Path | str | None = None) -> Any:
     return say("```{admonition} The answer\n:class: " + ("warning" if missing else "tip") + "\n" + "\n\n".join(lines) + "\n```")
 
 
+OFFICIAL = {"official/final": "official final", "official/mmlu": "MMLU"}  # of pretrained models
+
+
 def results(base: Path | str | None = None) -> Any:
     """Every run beside its twin, the closest first within a testbed; a sentence where there is none."""
     found = runs(base)
@@ -169,7 +173,7 @@ def results(base: Path | str | None = None) -> Any:
             "options": ", ".join(f"{k} {v}" for k, v in sorted(s.options.items())) or "–",
             "distance": number(between(r, twin)) if twin else "–", "forget q.": number(m["forget/questions"]),
             "AUC": number(m["attack/auc"]), "retain q.": number(m["retain/questions"]), "world q.": number(m["world/accuracy"]),
-            **({"official": number(m.get("official/final")), "MMLU": number(m.get("official/mmlu"))} if asked else {}),
+            **({head: number(math.nan if m.get(k) is None else m[k]) for k, head in OFFICIAL.items()} if asked else {}),
             "status": r.status,
         })  # fmt: skip
     if not rows:

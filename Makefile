@@ -37,7 +37,7 @@ pdf: setup ## the main argument as _build/book.pdf, from the executed pages (nee
 smoke: setup ## the whole flow at smoke size, nothing reused (under 2 minutes)
 	$(BIN)/python -m reprolib smoke
 
-study: setup ## compute every run of the grid from nothing into .cache/study, for comparison with results/ (hours; resumable)
+study: setup ## compute every run of the grid from nothing into .cache/study, for comparison with results/ (hours, see the status page; resumable)
 	@echo "computing the CPU study from nothing; interrupt at any time, the same command continues"
 	REPROLIB_RESULTS=$(CURDIR)/.cache/study/results REPROLIB_CACHE=$(CURDIR)/.cache/study $(BIN)/snakemake --profile profiles/default
 

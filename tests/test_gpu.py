@@ -101,6 +101,9 @@ def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch)
     assert "9 runs" in true_size.told(results)
     assert {"Retrained twin", "NPO"} & {row[1] for row in true_size.results(results).rows}
     assert len(cost.measured(results).rows) >= 1 and "TFLOP/s" in cost.ceilings(results).data
+    stamp = true_size.stamp(results).data
+    assert "19 in results/gpu/records, results/gpu/models, results/gpu/cost" in stamp and "none: " in stamp and "torch 2" in stamp
+    assert true_size.stamp(folder / "toy") is None
     next((results / "models").glob("*.json")).write_text("{}")
     with pytest.raises(RecordError, match=r"lacks.*run its step again"):
         true_size.tables(results)

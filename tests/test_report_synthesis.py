@@ -109,4 +109,5 @@ def test_the_matrix_links_pages_that_exist():
     html = status.matrix()._repr_html_()
     assert "../ablations/forget_set_size.html" in html and "results/records/tiny/synthetic/npo" in html
     assert "python -m reprolib run npo --testbed tiny/synthetic --seed 0</code>" in html
+    assert "Hours are those of one core" in status.counts().data
     assert "| methods |" in status.counts().data and "| npo on tiny/synthetic | 0 |" in status.runs().data

@@ -20,13 +20,21 @@ STATES = ("done", "diverged", "failed", "missing")
 
 
 def counts(grid: Grid | None = None) -> Any:
-    """A line a block: how many runs there are, and in which state."""
+    """A line a block: how many runs there are, in which state, and what they took."""
     grid = grid or Grid.load()
-    lines = ["| block | runs | " + " | ".join(STATES) + " |", "| --- |" + " ---: |" * (len(STATES) + 1)]
+    lines = ["| block | runs | " + " | ".join(STATES) + " | hours |", "| --- |" + " ---: |" * (len(STATES) + 2)]
+    took: dict[str, float] = {}  # a run of two blocks once
     for name, specs in grid.blocks.items():
-        found = [state(s)[0] for s in specs]
-        lines.append(f"| {name} | {len(specs)} | " + " | ".join(str(found.count(x)) for x in STATES) + " |")
-    return say("\n".join(lines) + "\n\n`make book` computes what is missing; `make study` computes everything from nothing.")
+        found = [state(s) for s in specs]
+        own = {s.fingerprint: r.cost.get("wall_s", 0) / 3600 for s, (_, r) in zip(specs, found, strict=True) if r}
+        states = [s for s, _ in found]
+        lines.append(f"| {name} | {len(specs)} | " + " | ".join(str(states.count(x)) for x in STATES) + f" | {sum(own.values()):.1f} |")
+        took |= own
+    return say(
+        "\n".join(lines) + f"\n\nHours are those of one core as the records have them, with other runs beside them, and without the training of targets "
+        f"and twins: {sum(took.values()):.0f} in all, and half of that with two runs at a time. `make book` computes what is missing; `make study` computes "
+        "everything from nothing, can be interrupted, and goes on."
+    )
 
 
 def command(spec: Spec) -> str:

@@ -6,6 +6,7 @@ training steps. A table without files is empty and has its columns.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,34 @@ def results(base: Path | str | None = None) -> Any:
         return say("No runs yet.")
     rows.sort(key=lambda row: (row["model"], row["distance"] == "–", row["distance"]))
     return Table.of(rows, caption="All runs at true size, the closest to the twin of the same model first. One seed each unless more are listed: no intervals.")
+
+
+def stamp(base: Path | str | None = None, kinds: Sequence[str] = tuple(COLUMNS)) -> Any:
+    """Provenance: GPU, driver, versions and commit of all files of these kinds; nothing where there are none."""
+    from IPython.display import HTML
+
+    files = [p for kind in kinds for p in sorted((folder(base) / kind).rglob("*.json"))]
+    made = [read_json(p)["provenance"] for p in files]
+    if not made:
+        return None
+    facts = {
+        "files": [f"{len(files)} in {', '.join(f'results/gpu/{k}' for k in kinds)}"],
+        "GPU": [m["machine"].get("gpu") or f"none: {m['machine'].get('cpu')}" for m in made],
+        "driver": [m["machine"].get("driver") for m in made],
+        "CUDA": [m["machine"].get("cuda") for m in made],
+        "versions": [", ".join(f"{k} {v}" for k, v in m.get("versions", {}).items() if v) for m in made],
+        "commit": [str(m["commit"])[:10] + (" with local changes" if m.get("dirty") else "") for m in made],
+        "made": [m["time"][:10] for m in made],
+    }
+    rows = "".join(
+        f"<tr><th scope='row'>{k}</th><td>{'; '.join(html.escape(str(x)) for x in sorted({str(x) for x in v if x})) or 'unknown'}</td></tr>"
+        for k, v in facts.items()
+    )
+    command = "python -m gpu list   # the steps, and what is done"
+    return HTML(
+        f'<div class="stamp"><div class="scrolls" tabindex="0"><table>{rows}</table></div>'
+        f"<p>Steps that make these files again:</p><pre><code>{command}</code></pre></div>"
+    )
 
 
 # --- comparisons -----------------------------------------------------------------------------------------------

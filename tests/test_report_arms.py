@@ -107,7 +107,7 @@ def test_one_seed_tells_nothing():
 def test_table_and_figure_have_every_setting():
     arms = pair(0.1)
     html = a.table(arms)._repr_html_()
-    assert html.count('<th scope="row">') == 3 and "KEPT, NEAREST" in html
+    assert html.count('<th scope="row">') == 3 and "KEPT (edge), NEAREST (edge)" in html
     fig, alt = a.figure(arms)
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["one", "two"] and "one 0.82" in alt
     assert "weights that move" in a.cost({"x": a.Arm("x", "npo", (with_cost(arms),))})._repr_html_()
@@ -117,6 +117,12 @@ def with_cost(arms):
     s = arms["two"].settings[0]
     cost = {"train_s": 2.0, "steps": 10, "peak_bytes": 2**20, "trained_parameters": 5, "importance_s": 1.0, "importance_parameters": 7}
     return dataclasses.replace(s, records=tuple(dataclasses.replace(r, cost=cost) for r in s.records))
+
+
+def test_a_best_setting_at_the_edge_of_its_rates_is_said_to_be():
+    three = arm("x", "npo", *((r, (0.5, 0.5, 0.5), (d, d, d)) for r, d in ((1e-4, 0.3), (2e-4, 0.1), (4e-4, 0.2))))
+    assert [three.at_edge(s) for s in three.settings] == [True, False, True]
+    assert [d[2] for d in a.table({"x": three}).rows] == ["KEPT (edge)", "NEAREST", "–"]
 
 
 def test_fields_of_an_arm():

@@ -57,6 +57,11 @@ class Arm:
 
         return max(self.settings, key=place)
 
+    def at_edge(self, setting: Setting) -> bool:
+        """Whether no smaller, or no larger, rate was tried."""
+        rates = [s.rate for s in self.settings if s.rate is not None]
+        return setting.rate is not None and setting.rate in (min(rates), max(rates))
+
     def values(self, reading: str) -> tuple[float, ...]:
         return getattr(self.best(reading), reading)
 
@@ -182,7 +187,7 @@ def figure(arms: Arms) -> tuple[Any, str]:
 
 CAPTION = (
     "Every setting. At the level: where the run first answers no more than a tenth of the forget questions, by interpolation along the trajectory, "
-    "over the seeds that get there; the other columns are the run's end. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm."
+    "over the seeds that get there; the other columns are the run's end. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
 )
 
 
@@ -192,6 +197,7 @@ def table(arms: Arms) -> Table:
     for arm in arms.values():
         for s in arm.settings:
             marks = [m for m, reading in (("KEPT", KEPT), ("NEAREST", DISTANCE)) if len(arm.settings) > 1 and s is arm.best(reading)]
+            marks = [f"{m} (edge)" if arm.at_edge(s) else m for m in marks]
             there, away = ([v for v in values if math.isfinite(v)] for values in (s.kept, s.distance))
             end = {k: [r.metrics[k] for r in s.records] for k in ("forget/questions", "attack/auc", "retain/questions", "world/accuracy")}
             rows.append({

@@ -31,6 +31,7 @@ SOURCES = {local(p.output): local(p.notebook) for p in GRID.pages.values()}
 
 rule all:
     input:
+        list(RECORDS),  # also those that were removed under a page that is newer
         list(PAGES),
 
 

@@ -97,14 +97,18 @@ def smollm2() -> tuple[bool, str]:
     return False, f"no weights; pieces carried so far: {', '.join(pieces) or 'none'}"
 
 
-def published() -> tuple[bool, str]:
+def published(field: str = "pretrained") -> tuple[bool, str]:
     from reprolib.models.memorise import WEIGHTS, snapshot
     from reprolib.models.testbeds import PRESETS
 
-    sources = dict.fromkeys(s for n, p in PRESETS.items() if n.startswith("olmo") for s in (p.pretrained, p.memorised) if s)
+    sources = dict.fromkeys(s for n, p in PRESETS.items() if n.startswith("olmo") and (s := getattr(p, field)))
     found = {s: snapshot(s) for s in sources}
     said = ", ".join(f"{s.rpartition('/')[2]} {'found' if there else 'missing'}" for s, there in found.items())
     return all(found.values()), f"{said} ({WEIGHTS} is {os.environ.get(WEIGHTS, 'not set')})"
+
+
+def targets() -> tuple[bool, str]:
+    return published("memorised")
 
 
 def room() -> tuple[bool, str]:
@@ -135,6 +139,7 @@ CHECKS: dict[str, tuple[Callable[[], tuple[bool, str]], str]] = {
     "data": (data, "LUME: all steps; SemEval-2025 and MMLU: those that are named after it or are pretrained"),
     "SmolLM2": (smollm2, "steps smollm2, smollm2-semeval and smollm2-semeval-rest"),
     "OLMo": (published, "steps olmo-1b-0724, olmo-7b-0724, olmo-1b-semeval and olmo-7b-semeval"),
+    "their targets": (targets, "steps olmo-1b-semeval and olmo-7b-semeval"),
     "room": (room, "keeping the models of 7 billion weights"),
     "commit": (commit, "saying what made the records"),
 }

@@ -72,7 +72,7 @@ class Make:
         about = {
             "testbed": self.testbed, "which": self.which, "seed": self.seed, "folder": folder.name,
             # where a call was killed between training and measuring, neither is known any more
-            **({} if there else {"seconds": round(seconds, 1), "peak_bytes": peak}),
+            **({} if there is not None else {"seconds": round(seconds, 1), "peak_bytes": peak}),
             "parameters": lm.num_parameters(), "training": log, "unfit": unfit,
             "metrics": {k: round(v, 6) for k, v in metrics.items()}, "provenance": record.provenance(),
         }  # fmt: skip
@@ -195,7 +195,10 @@ def libu(method: str = "libu", precision: str = "fp32", rates: tuple[float, ...]
 
 
 def published(billions: int) -> list[tuple]:
-    """The settings that Cyber for AI and LIBU state for a model of this size; what they leave open stays the recipes'."""
+    """What Cyber for AI states for a model of this size, and LIBU's first phase as notes on its paper have it for 7B.
+
+    What they leave open stays the recipes'; LIBU's adapter and precision are those of the other runs here.
+    """
     libu = ("libu", {"lr": 2e-5, "damping": "absolute", "damping_value": 1e-3, **LORA}, "bf16")
     if billions == 1:
         own = {"lr": 2e-5, "weight_decay": 2e-4}
@@ -223,15 +226,17 @@ def pretrained() -> list[tuple]:
 
 
 def rest() -> list[tuple]:
-    """Every method that :func:`pretrained` leaves out: at its recipe's rate, chosen for a small model, and at a fifth of it."""
+    """Every method that :func:`pretrained` leaves out: at its recipe's rates, chosen for a small model, and at a fifth of them."""
     from reprolib.recipes import BASELINES, recipes
 
     known = {method for method, *_ in pretrained()} | set(BASELINES)
     out = []
     for name, recipe in recipes().items():
         if name not in known:
-            lr = recipe.defaults.get("lr")
-            out += rates(name, lr, lr / 5) if lr else [(name, {})]
+            own = {k: v for k, v in recipe.defaults.items() if k == "lr" or k.endswith("_lr")}
+            if name == "libu_sophia":  # its first phase, and the rate of that, is left out
+                own.pop("lr")
+            out += [(name, {}), (name, {k: v / 5 for k, v in own.items()})] if own else [(name, {})]
     return out
 
 

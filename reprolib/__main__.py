@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = commands.add_parser(
         "compare", help="a rerun beside the committed records",
         description="Which runs of another results folder hold the scores that results/ holds for them, and which readings are "
-        "outside the intervals that pages print. Exit status 1 if any is.",
+        "outside their 95 % intervals (over the seeds made again). Exit status 1 if any is, or a record cannot be read.",
     )  # fmt: skip
     p.add_argument("folder", metavar="DIR", help="what REPROLIB_RESULTS named in the rerun, e.g. .cache/study/results")
     p = commands.add_parser("testbed", help="train and check a target and its twin")
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        print("\ninterrupted; given again, the same command continues a run from its last checkpoint.", file=sys.stderr)
         return 130
 
 
@@ -274,11 +274,12 @@ def _status(args) -> int:
 def _compare(args) -> int:
     from reprolib import compare
 
-    settings, new = compare.compare(args.folder)
-    if not settings:
+    settings, new, bad = compare.compare(args.folder)
+    if not settings and not bad:
         raise ReprolibError(f"none of the {new} runs in {args.folder} is among the committed ones; there is nothing to compare.")
-    print(compare.report(settings, new))
-    return 1 if any(a.outside() for a in settings) else 0
+    for line in compare.report(settings, new, bad):
+        print(line, flush=True)
+    return 1 if bad or any(a.findings[0] for a in settings) else 0
 
 
 def _testbed(args) -> int:

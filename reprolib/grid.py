@@ -51,6 +51,15 @@ class Search:
         path, raw = _raw(path)
         return _search(raw["search"], _seeds(raw, {}), {}, path) if "search" in raw else None
 
+    def differ(self, method: str) -> None:
+        """Raise if two trials of the method are one run."""
+        seen: dict[str, Mapping[str, Any]] = {}
+        for options, spec in zip(self.trials[method], self.of(method), strict=True):
+            if spec.fingerprint in seen:
+                same = f"{dict(seen[spec.fingerprint])} and {dict(options)}"
+                raise SpecError(f"study.yml, search: two trials of {method!r} are the same run: {same}; remove one.")
+            seen[spec.fingerprint] = options
+
     @property
     def twin(self) -> Spec:
         return Spec(testbed=self.testbed, method="twin", seed=self.seed)
@@ -95,7 +104,8 @@ class Grid:
             if "search" in blocks:
                 raise SpecError(f"{path}: a block cannot be named 'search', since the section of that name is one.")
             blocks["search"] = search.specs if search else ()
-            _differ(search, path)
+            for method in search.trials if search else ():
+                search.differ(method)
         # the same run may be named in two ways (a default spelt out): its first spec stands for all, so that it has one path
         first: dict[str, Spec] = {}
         blocks = {b: tuple(first.setdefault(x.fingerprint, x) for x in specs) for b, specs in blocks.items()}
@@ -209,14 +219,3 @@ def _search(raw: Mapping[str, Any], seeds: tuple[int, ...], small: Mapping[str, 
             raise SpecError(f"{path}, search: trials of {method!r} must be a list of options like [{{lr: 0.001}}], got {tried!r}.")
         trials[method] = tuple(tried)
     return Search(bed, seed, trials)
-
-
-def _differ(search: Search | None, path: Path) -> None:
-    """Two trials of a method that are one run are an error."""
-    for method, tried in search.trials.items() if search else ():
-        seen: dict[str, Mapping[str, Any]] = {}
-        for options, spec in zip(tried, search.of(method), strict=True):
-            if spec.fingerprint in seen:
-                same = f"{dict(seen[spec.fingerprint])} and {dict(options)}"
-                raise SpecError(f"{path}, search: two trials of {method!r} are the same run: {same}; remove one.")
-            seen[spec.fingerprint] = options

@@ -103,6 +103,9 @@ def read(path: Path | str) -> Record:
         spec = Spec.from_dict(raw["spec"])
     except SpecError as e:
         raise RecordError(f"record {path}: its spec is none of this version ({e}). {remedy}") from e
+    unlike = [k for k, v in raw["rows"].items() if not isinstance(v, list | dict)]
+    if unlike:
+        raise RecordError(f"record {path}: its per-row columns {unlike} are no lists. {remedy}")
     rows = {k: _unpack(v) for k, v in raw["rows"].items()}
     if len({len(v) for v in rows.values()}) > 1:
         raise RecordError(f"record {path}: its per-row columns differ in length. {remedy}")

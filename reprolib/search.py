@@ -190,6 +190,7 @@ def check(search: Search | None, method: str) -> Search:
             f"method {method!r} has no trials; add them to study.yml, e.g. search: trials: {method}: [{{lr: 0.0005}}]. "
             f"With trials: {', '.join(search.trials)}."
         )
+    search.differ(method)
     return search
 
 

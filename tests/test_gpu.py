@@ -328,6 +328,33 @@ def test_gradient_checkpointing_and_small_micro_batches_change_no_result(trainab
         weights(REPROLIB_MICRO_TOKENS="0")
 
 
+def test_no_step_names_a_run_twice():
+    from gpu import study
+
+    for name, step in study.steps().items():
+        asked = [j.spec.fingerprint for j in step.jobs if isinstance(j, study.Run)]
+        assert len(set(asked)) == len(asked), name
+
+
+def test_settings_as_published_are_an_arm_of_their_own():
+    from test_report import made
+
+    from reprolib.report import true_size
+
+    lora = {"trainable": "lora-64-16"}
+    found = [
+        made("gradient_ascent", 0, forget=0.0, retain=1.0, precision="nf4", options=lora | more, testbed="olmo-7b-0724/semeval")
+        for more in ({"lr": 1e-4}, {"lr": 3e-4}, {"lr": 2e-6, "epochs": 20})
+    ]
+    twin = made("twin", 0, forget=0.0, retain=1.0, testbed="olmo-7b-0724/semeval")
+    arms = true_size.grouped([twin, *found], true_size.what)
+    assert {name: [s.rate for s in arm.settings] for name, arm in arms.items()} == {
+        "Gradient ascent, LoRA 64/16, 4 bits": [1e-4, 3e-4], "Gradient ascent, epochs 20, LoRA 64/16, 4 bits": [2e-6],
+    }  # fmt: skip
+    libu = made("libu", 0, forget=0.0, retain=1.0, options={"phase2_lr": 1e-4, "lr": 2.0}, testbed="olmo-7b-0724/semeval")
+    assert true_size.grouped([twin, libu], true_size.what)["LIBU"].settings[0].rate == 1e-4
+
+
 @pytest.mark.slow
 def test_every_kind_of_job_at_toy_size(tmp_path):
     process = start("-m", "gpu", "run", *STEPS, "--rehearse", str(tmp_path), "--minutes", "30", "--workers", "2")

@@ -141,7 +141,13 @@ def pretrained(source: str, tokenizer: str = ""):
                 "folder WEIGHTS."
             )
     lm = device.load_lm(str(folders[source]), use_safetensors=True)
-    return lm, AutoTokenizer.from_pretrained(folders[tokenizer or source])
+    own, known = AutoTokenizer.from_pretrained(folders[tokenizer or source]), lm.get_input_embeddings().num_embeddings
+    if len(own) > known:
+        raise TestbedError(
+            f"the tokenizer of {tokenizer or source} has {len(own)} tokens, more than the {known} that {source} embeds; they do "
+            "not belong together."
+        )
+    return lm, own
 
 
 def snapshot(source: str) -> Path | None:

@@ -34,7 +34,7 @@ class Preset:
     longer: Mapping[str, int] = field(default_factory=dict)  # corpus -> epochs, where it needs more of them
     shape: str = field(default="", metadata={"later": True})  # a published architecture, reprolib.plan.shapes.SHAPES
     pretrained: str = field(default="", metadata={"later": True})  # weights to begin with (memorise.pretrained); "": random
-    memorised: str = field(default="", metadata={"later": True})  # published weights that are the target as they come
+    memorised: str = field(default="", metadata={"later": True})  # published weights that are the target (rounded as ``stored``)
     learns: tuple[str, ...] = field(default=("forget", "retain", "world"), metadata={"later": True})  # groups, the target's
     optimizer: str = field(default="adamw", metadata={"later": True})  # or "adafactor", which keeps a vector or two of a matrix
     enough: float = field(default=0.0, metadata={"later": True})  # nats per token; the epoch that gets below is the last
@@ -42,6 +42,10 @@ class Preset:
     # MEASURING: how its runs are measured, which does not change the models
     points: int = 10  # measures along a run
     mmlu: int = 0  # MMLU questions a subject that every run is asked at its end; 0: none, EVERY: all
+
+    def __post_init__(self) -> None:
+        if self.memorised and not self.pretrained:
+            raise SpecError(f"memorised={self.memorised!r} needs pretrained: its tokenizer, and what its twin begins with.")
 
     @property
     def measuring(self) -> dict[str, int]:

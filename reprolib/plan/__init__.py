@@ -266,8 +266,10 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
         held = (3 if twice else 1) * (g.blocks + g.again + g.head + squares) + 16 * n * s.labels * a.vocabulary
         add("activations for it", held, ("curvature",), f"{n} x {s.tokens} tokens")
     add("passing in a step", optimizer_step_bytes(stage.optimizer, a, s.precision) / share, ("step",))
-    # as device.copies decides: where they would take more than a quarter of what is left, the host's memory has them
-    if 4 * moving / share <= s.gpu_memory_gib * GIB - sum(p.bytes for p in parts if "step" in p.phases):
+    # device.copies asks before the first step has made the optimizer's state: where they would take more than a quarter of what is
+    # left then, the host's memory has them
+    late = ("optimizer state", "passing in a step")
+    if 4 * moving / share <= s.gpu_memory_gib * GIB - sum(p.bytes for p in parts if "step" in p.phases and p.name not in late):
         add("weights before the first step", moving / share, ("step",), "to count those that did not move")
     return parts
 

@@ -17,7 +17,7 @@ from reprolib.metrics.statistics import Interval, paired_difference
 from reprolib.models.testbeds import EVERY, testbed
 from reprolib.record import Record
 from reprolib.report import style
-from reprolib.report.arms import Arm, Arms, Setting
+from reprolib.report.arms import DISTANCE, Arm, Arms, Setting
 from reprolib.report.page import Study, distance, listed, mean, names, ordered, say, seeds
 from reprolib.report.summary import LADDER
 from reprolib.report.tables import Table, cell, number
@@ -33,7 +33,8 @@ def nearest(arms: Arms) -> dict[str, tuple[Arm, Setting, int]]:
     found: dict[str, list[tuple[Arm, Setting]]] = {}
     for arm in arms.values():
         found.setdefault(arm.method, []).extend((arm, s) for s in arm.settings)
-    return {m: (*min(own, key=lambda x: sum(x[1].distance) / len(x[1].distance)), len(own)) for m, own in found.items()}
+    best = {m: Arm("", m, tuple(s for _, s in own)).best(DISTANCE) for m, own in found.items()}
+    return {m: (next(arm for arm, s in own if s is best[m]), best[m], len(own)) for m, own in found.items()}
 
 
 def gather(arms: Arms, ladder: Sequence[str], testbed: str, seed: int | None = None) -> dict[str, list[Record]]:
@@ -79,8 +80,16 @@ def official(study: Study) -> Table:
         "MIA score ↑": "1 - 2 |AUC - 0.5|.", "final ↑": "Mean of task aggregate, MIA score and MMLU.",
         "MMLU since the target": "Question by question, with a 95 % interval.",
     }  # fmt: skip
-    caption = f"The organisers' score. MMLU: {note}, {int(first.metrics['mmlu/scored'])} in all, 5 worked examples; chance is 0.25. Brackets: 95 % over questions"
+    which = "all questions" if note == "all" else note
+    caption = f"The organisers' score. MMLU: {which}, {int(first.metrics['mmlu/scored'])} in all, 5 worked examples; chance is 0.25. Brackets: 95 % over questions"
     return Table(("model", *PARTS.values(), "MMLU since the target"), tuple(rows), caption, tips, sum(m in LADDER for m in study), tuple(data))
+
+
+def _where(tried: tuple[Arm, Setting, int]) -> str:
+    """Which setting is shown: its learning rate, and its arm where that says more than the method."""
+    arm, setting, _ = tried
+    own = arm.label.partition(", ")[2]
+    return (f" at {setting.rate:g}" if setting.rate is not None else "") + (f", {own}" if own else "")
 
 
 def answer(study: Study, beside: Study, arms: Arms) -> Any:
@@ -89,12 +98,13 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     methods = [m for m in study if m not in LADDER]
     order, small = ordered(study, methods), ordered(beside, methods)
     away = {m: distance(study, m) for m in (*methods, "target")}
-    at = [f"{style.label(m)} ({away[m]:.2f})" for m in order]
+    at = [f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in order]
     lines = [f"Closest to the twin ends {at[0]}{', then ' + listed(at[1:]) if at[1:] else ''}; the untouched target is at {away['target']:.2f}."]
-    several = {m: [s.distance[0] for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
+    several = {m: [sum(s.distance) / len(s.distance) for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
     if several:
         shown = [f"{len(d)} of {style.label(m)} (from {min(d):.2f} to {max(d):.2f})" for m, d in several.items()]
-        lines.append(f"Of several settings the nearest is shown, chosen on these very numbers: {listed(shown)}. The others had one setting each.")
+        lines.append(f"Of several settings the nearest is shown, chosen on these very numbers: {listed(shown)}."
+                     + (" Other methods had one setting each." if len(several) < len(tried) else ""))  # fmt: skip
     same = sum((order.index(a) < order.index(b)) == (small.index(a) < small.index(b)) for a, b in combinations(methods, 2))
     pairs = len(methods) * (len(methods) - 1) // 2
     where = f"in the order that they have on {next(iter(beside.values()))[0].spec.testbed} ({names(small)})"

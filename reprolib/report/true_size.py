@@ -218,13 +218,22 @@ KINDS = {"-0724": " (pretrained)", "-semeval": " (organisers' target)"}  # how i
 BITS = {"nf4": "4 bits", "int8": "8 bits"}
 
 
+RATES = ("phase2_lr", "lr")  # of an arm, the first that a run names
+
+
+def further(record: Record) -> str:
+    """The options that make a run of another arm than those that differ from it in rate only, e.g. settings as published."""
+    return "".join(f", {k} {v:g}" if isinstance(v, float) else f", {k} {v}" for k, v in sorted(record.spec.options.items())
+                   if k not in (*RATES, "trainable"))  # fmt: skip
+
+
 def what(record: Record) -> str:
-    """Method, weights that move and the base's precision: what two runs have in common that differ in size, rate or seed."""
+    """Method, its options, weights that move and the base's precision: what two runs have in common that differ in size, rate or seed."""
     s = record.spec
     trainable = str(s.options.get("trainable", ""))
     kind, _, rest = trainable.partition("-")
     moved = "LoRA " + rest.replace("-", "/") if kind == "lora" else f"last {rest} blocks" if kind == "last" else trainable.replace("full", "")
-    return ", ".join(x for x in (style.label(s.method), moved, "" if s.precision == "fp32" else BITS.get(s.precision, s.precision)) if x)
+    return ", ".join(x for x in (style.label(s.method) + further(record), moved, "" if s.precision == "fp32" else BITS.get(s.precision, s.precision)) if x)
 
 
 def grouped(records: Sequence[Record], label: Callable[[Record], str | None]) -> dict[str, arms.Arm]:
@@ -240,7 +249,7 @@ def grouped(records: Sequence[Record], label: Callable[[Record], str | None]) ->
     for name, settings in found.items():
         own = [
             arms.Setting(
-                next((v for k, v in same[0].spec.options.items() if k in ("lr", "phase2_lr")), None), tuple(same),
+                next((same[0].spec.options[k] for k in RATES if k in same[0].spec.options), None), tuple(same),
                 tuple(arms.kept(r) for r in same),
                 tuple(between(r, twins[r.spec.testbed, r.spec.seed]) for r in same),
             )
@@ -273,7 +282,7 @@ def bases(base: Path | str | None = None) -> dict[str, arms.Arm]:
     found = [r for r in runs(base) if r.spec.options.get("trainable") == "lora-64-16"]
 
     def about(r: Record) -> str:
-        return f"{r.spec.testbed.partition('/')[0]}: {style.label(r.spec.method)}"
+        return f"{r.spec.testbed.partition('/')[0]}: {style.label(r.spec.method)}{further(r)}"
 
     precisions: dict[str, set[str]] = {}
     for r in found:

@@ -96,6 +96,9 @@ def scripts_first() -> dict[str, str]:
 def main(argv: Sequence[str]) -> int:
     """``python -m reprolib.runner NOTEBOOK OUTPUT PARAMETERS`` (as JSON): one page, without a look at the grid."""
     notebook, output, parameters = argv
+    # nbformat imports jsonschema, and that, where this is installed, compiles a grammar of addresses for nearly a second, for
+    # a check that notebooks do not have
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     print(f"page {Path(notebook).parent.name}/{Path(notebook).stem}", file=sys.stderr)
     try:
         execute(notebook, output, json.loads(parameters))

@@ -187,7 +187,7 @@ def figure(arms: Arms) -> tuple[Any, str]:
 
 CAPTION = (
     "Every setting. At the level: where the run first answers no more than a tenth of the forget questions, by interpolation along the trajectory, "
-    "over the seeds that get there; the other columns are the run's end. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
+    "over the seeds that get there; the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
 )
 
 

@@ -18,9 +18,11 @@ from reprolib.models.testbeds import EVERY, testbed
 from reprolib.record import Record
 from reprolib.report import style
 from reprolib.report.arms import DISTANCE, Arm, Arms, Setting
+from reprolib.report.arms import records as records_of
 from reprolib.report.page import Study, distance, listed, mean, names, ordered, say, seeds
 from reprolib.report.summary import LADDER
 from reprolib.report.tables import Table, cell, number
+from reprolib.search import LEVEL
 
 PARTS = {
     "official/task_aggregate": "task aggregate ↑", "official/mia_auc": "attack AUC (lists)", "official/mia": "MIA score ↑",
@@ -98,6 +100,10 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     methods = [m for m in study if m not in LADDER]
     order, small = ordered(study, methods), ordered(beside, methods)
     away = {m: distance(study, m) for m in (*methods, "target")}
+    every, twin = records_of(arms), study["twin"][0].metrics["retain/questions"]
+    there = [r.metrics["retain/questions"] / twin for r in every if r.metrics["forget/questions"] <= LEVEL]
+    runs = f"{len(there)} of {len(every)} runs come down to a tenth of the forget questions" if there else "No run comes down to a tenth of the forget questions"
+    kept = f", and keep {100 * min(there):.0f} to {100 * max(there):.0f}\u202f% of the retain questions that the twin answers" if there else ""
     at = [f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in order]
     lines = [f"Closest to the twin ends {at[0]}{', then ' + listed(at[1:]) if at[1:] else ''}; the untouched target is at {away['target']:.2f}."]
     several = {m: [sum(s.distance) / len(s.distance) for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
@@ -133,4 +139,4 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     rows = study["target"][0].rows
     documents = len({d for d, g in zip(rows["document"], rows["group"], strict=True) if g == "forget"})
     lines.append(f"{'One seed' if n == 1 else f'{n} seeds'}, {documents} forget documents: differences between methods that end close to each other say nothing.")
-    return say("```{admonition} The answer\n:class: tip\n" + "\n".join(f"- {line}" for line in lines) + "\n```")
+    return say(f"```{{admonition}} The answer\n:class: tip\n**{runs}{kept}.**\n\n" + "\n".join(f"- {line}" for line in lines) + "\n```")

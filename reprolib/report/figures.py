@@ -92,7 +92,7 @@ def trajectories(study: Study) -> tuple[Any, str]:
     for axis in axes[-1]:
         axis.set_xlabel("optimizer steps")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return fig, "Line plots along the unlearning run. " + "; ".join(words) + "."
 
 

@@ -102,10 +102,12 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     away = {m: distance(study, m) for m in (*methods, "target")}
     every, twin = records_of(arms), study["twin"][0].metrics["retain/questions"]
     there = [r.metrics["retain/questions"] / twin for r in every if r.metrics["forget/questions"] <= LEVEL]
-    runs = f"{len(there)} of {len(every)} runs come down to a tenth of the forget questions" if there else "No run comes down to a tenth of the forget questions"
-    kept = f", and keep {100 * min(there):.0f} to {100 * max(there):.0f}\u202f% of the retain questions that the twin answers" if there else ""
+    runs = f"{len(there)} of {len(every)} runs end at a tenth of the forget questions or less" if there else "No run ends at a tenth of the forget questions or less"
+    kept = f", and with {100 * min(there):.0f} to {100 * max(there):.0f}\u202f% of the retain questions that the twin answers" if there else ""
     at = [f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in order]
-    lines = [f"Closest to the twin ends {at[0]}{', then ' + listed(at[1:]) if at[1:] else ''}; the untouched target is at {away['target']:.2f}."]
+    deep = [m for m in order if mean(study[m], "forget/questions") <= LEVEL]
+    lines = [f"Of the settings shown below, {'those of ' + names(deep) if deep else 'none'} did; the others left more than a tenth."]
+    lines += [f"Closest to the twin ends {at[0]}{', then ' + listed(at[1:]) if at[1:] else ''}; the untouched target is at {away['target']:.2f}."]
     several = {m: [sum(s.distance) / len(s.distance) for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
     if several:
         shown = [f"{len(d)} of {style.label(m)} (from {min(d):.2f} to {max(d):.2f})" for m, d in several.items()]

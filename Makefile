@@ -23,7 +23,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 test: setup ## all tests but the slow ones (under 5 minutes)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
 
-book: setup ## compute missing records, execute the pages through papermill, build the HTML book (under 5 minutes)
+book: setup ## compute missing records, execute the pages through papermill, build the HTML book (about 5 minutes)
 	$(BIN)/snakemake --profile profiles/default
 	@$(MAKE) --no-print-directory html
 

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 from reprolib.errors import ReprolibError
 from reprolib.record import Record, project_root
-from reprolib.report import advice, audit, cost, leaderboard, page, requests, scale, stress, style, yardsticks
+from reprolib.report import advice, audit, cost, leaderboard, page, pretrained, requests, scale, stress, style, yardsticks
 from reprolib.report import arms as _arms
 from reprolib.report.cards import ratio
 from reprolib.report.summary import LADDER
-from reprolib.search import LEVEL
 
 
 class ClaimError(ReprolibError):
@@ -321,11 +320,10 @@ def a_pretrained_model_pays_for_forgetting(e: Evidence) -> tuple[bool, str]:
     At settings that were not searched for this model.
     """
     p = e.parameters("synthesis/pretrained")
-    found = _arms.records(_arms.gather(p["arms"], p["testbed"], p["seed"]))
-    twin = page.gather(["twin"], p["testbed"], p["seed"], ladder=False)["twin"][0].metrics["retain/questions"]
-    there = [(r.metrics["retain/questions"] / twin, style.label(r.spec.method)) for r in found if r.metrics["forget/questions"] <= LEVEL]
-    said = ", ".join(f"{method} {_percent(kept)}" for kept, method in sorted(there))
-    return bool(there) and max(there)[0] < 0.75, f"{len(there)} of {len(found)} runs end at a tenth or less; of what the twin answers they keep: {said}"
+    found = _arms.gather(p["arms"], p["testbed"], p["seed"])
+    there = pretrained.ended(found, page.gather(["twin"], p["testbed"], p["seed"], ladder=False)["twin"][0])
+    said = ", ".join(f"{style.label(r.spec.method)} {_percent(kept)}" for kept, r in there)
+    return bool(there) and there[-1][0] < 0.75, f"{len(there)} of {len(_arms.records(found))} runs end at a tenth or less; of what the twin answers they keep: {said}"
 
 
 @claim("ablations/scale")

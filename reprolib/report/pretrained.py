@@ -39,6 +39,12 @@ def nearest(arms: Arms) -> dict[str, tuple[Arm, Setting, int]]:
     return {m: (next(arm for arm, s in own if s is best[m]), best[m], len(own)) for m, own in found.items()}
 
 
+def ended(arms: Arms, twin: Record) -> list[tuple[float, Record]]:
+    """Of all runs, those that end at a tenth of the forget questions or less: retain questions as a share of the twin's, ascending."""
+    there = (r for r in records_of(arms) if r.metrics["forget/questions"] <= LEVEL)
+    return sorted(((r.metrics["retain/questions"] / twin.metrics["retain/questions"], r) for r in there), key=lambda x: x[0])
+
+
 def gather(arms: Arms, ladder: Sequence[str], testbed: str, seed: int | None = None) -> dict[str, list[Record]]:
     """Records by method: the ladder, then each method at the setting that ends :func:`nearest` to the twin."""
     study = {m: [run(testbed=testbed, method=m, seed=s) for s in seeds(seed)] for m in ladder}
@@ -100,10 +106,9 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     methods = [m for m in study if m not in LADDER]
     order, small = ordered(study, methods), ordered(beside, methods)
     away = {m: distance(study, m) for m in (*methods, "target")}
-    every, twin = records_of(arms), study["twin"][0].metrics["retain/questions"]
-    there = [r.metrics["retain/questions"] / twin for r in every if r.metrics["forget/questions"] <= LEVEL]
-    runs = f"{len(there)} of {len(every)} runs end at a tenth of the forget questions or less" if there else "No run ends at a tenth of the forget questions or less"
-    kept = f", and with {100 * min(there):.0f} to {100 * max(there):.0f}\u202f% of the retain questions that the twin answers" if there else ""
+    there = [kept for kept, _ in ended(arms, study["twin"][0])]
+    runs = f"{len(there)} of {len(records_of(arms))} runs end at a tenth of the forget questions or less" if there else "No run ends at a tenth of the forget questions or less"
+    kept = f", and with {100 * there[0]:.0f} to {100 * there[-1]:.0f}\u202f% of the retain questions that the twin answers" if there else ""
     at = [f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in order]
     deep = [m for m in order if mean(study[m], "forget/questions") <= LEVEL]
     lines = [f"Of the settings shown below, {'those of ' + names(deep) if deep else 'none'} did; the others left more than a tenth."]

@@ -32,7 +32,7 @@ def counts(grid: Grid | None = None) -> Any:
         took |= own
     return say(
         "\n".join(lines) + f"\n\nHours are those of one core as the records have them, with other runs beside them, and without the training of targets "
-        f"and twins: {sum(took.values()):.0f} in all, and half of that with two runs at a time. `make book` computes what is missing; `make study` computes "
+        f"and twins: {sum(took.values()):.0f} in all; runs can go side by side. `make book` computes what is missing; `make study` computes "
         "everything from nothing, can be interrupted, and goes on."
     )
 

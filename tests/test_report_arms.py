@@ -140,15 +140,22 @@ def test_fields_of_an_arm():
 
 @pytest.mark.parametrize("name", ["sophia_vs_influence", "quantization", "fila_vs_vila", "scale"])
 def test_a_page_asks_for_the_runs_of_its_blocks(name, monkeypatch):
-    """Not one run more, which the page would compute by itself, and not one fewer, which would be computed for nothing."""
+    """Not one run more, which the page would compute by itself, and not one fewer, which would be computed for nothing.
+
+    The grid names the settings that run on fresh seeds; which those are follows from the committed records.
+    """
     from reprolib import report
     from reprolib.grid import Grid
+    from reprolib.record import path_of, read
     from reprolib.spec import Spec
 
     asked = set()
+    monkeypatch.setenv("REPROLIB_RESULTS", str(ROOT / "results"))
 
     def run(**spec):
         asked.add(Spec(**spec).fingerprint)
+        if path_of(Spec(**spec)).exists():
+            return read(path_of(Spec(**spec)))
         record = falling(spec["method"], spec["seed"], kept=0.5)
         return dataclasses.replace(record, cost=record.cost | {"parameters": len(spec["testbed"]) * 100_000})
 
@@ -160,8 +167,69 @@ def test_a_page_asks_for_the_runs_of_its_blocks(name, monkeypatch):
     exec(code[0], scope)
     exec(code[1].replace("report.style.use()", ""), scope | {"report": report})  # also words every question of the answer
     wanted = {s.fingerprint for s in Grid.load().pages[f"ablations/{name}"].specs if s.method not in ("random", "always_eos")}
-    here = {Spec(testbed="tiny/synthetic", method="target", seed=s).fingerprint for s in (0, 1, 2)}  # of the ladder, which most pages do not read
+    # of the ladder, which most pages do not read
+    here = {Spec(testbed="tiny/synthetic", method="target", seed=s).fingerprint for s in (0, 1, 2)}
     assert asked | here == wanted | here
+
+
+def test_fresh_seeds_decide_once_the_setting_is_chosen(monkeypatch):
+    """The setting that is best on the study's seeds is shown, and compared, with what fresh seeds say of it, good or bad."""
+    asked = []
+
+    def run(testbed, seed, method, options=None):
+        asked.append((method, (options or {}).get("lr"), seed))
+        old = {1e-4: 0.8, 1e-3: 0.5}  # kept on the study's seeds; on fresh ones it is the other way round
+        new = {1e-4: 0.4, 1e-3: 0.9}
+        return falling(method, seed, kept=(old if seed < 3 else new)[options["lr"]] if options else 1.0, options=options)
+
+    monkeypatch.setattr(a, "run", run)
+    arms = a.gather({"x": {"method": "npo", "rates": [1e-4, 1e-3]}, "y": {"method": "wga", "rates": [1e-3]}}, "tiny/synthetic", None, (5, 6))
+    x = arms["x"]
+    assert x.best(a.KEPT).rate == x.shown(a.KEPT).rate == 1e-4 and len(x.settings) == 2
+    assert x.values(a.KEPT) == pytest.approx((0.46, 0.46)) and [r.spec.seed for r in x.shown(a.KEPT).records] == [5, 6]
+    assert ("npo", 1e-3, 5) not in asked, "only the chosen setting runs again"
+    assert a.difference(arms, "x", "y").estimate == pytest.approx(0.46 - 0.91)
+    text = a.answer(arms, [("Is it?", "x", "y")], first=["Before."]).data
+    assert "- Before.\n- Is it? **No" in text and "Kept 46\u202f% at 0.0001 against 91" in text
+    assert "2 fresh seeds; settings were chosen on 3 others." in text
+    rows = {(d["arm"], d["reading"]): d for d in a.confirmed(arms).data}
+    assert rows["x", a.KEPT]["chosen_on"] == pytest.approx(0.82) and rows["x", a.KEPT]["mean"] == pytest.approx(0.46) and rows["x", a.KEPT]["seeds"] == "5 6"
+    assert len(a.records({"x": x})) == 2 * 3 + 2, "the one fresh setting is best by both readings, and counts once"
+    assert "no arm has fresh seeds" in a.confirmed(pair(0))._repr_html_() and a.figure(arms)[1].count("x 0.46") == 1
+
+
+def test_fresh_seeds_choose_nothing(monkeypatch):
+    monkeypatch.setattr(a, "run", lambda testbed, seed, method, options=None: falling(method, seed, kept=0.5, options=options))
+    one = {"x": {"method": "npo", "rates": [1e-4]}}
+    with pytest.raises(SpecError, match=r"fresh seeds must not be among those that choose the settings, \[0, 1, 2\]; got \[2, 3\]: remove \[2\]"):
+        a.gather(one, "tiny/synthetic", None, [2, 3])
+    assert not a.gather(one, "tiny/synthetic", 0, [2, 3])["x"].fresh, "one seed chooses nothing that others could confirm"
+
+
+def test_what_hardly_moved_is_not_the_nearest():
+    """An untouched model can lie nearer to the twin than a destroyed one: it is shown only if no setting forgot more often."""
+    near, far = (dataclasses.replace(arm("x", "npo", (r, (0.5,) * 3, (d,) * 3)).settings[0]) for r, d in ((1e-4, 0.1), (1e-3, 0.4)))
+    idle = dataclasses.replace(near, records=tuple(falling("npo", s, kept=0.5, low=0.9) for s in range(3)))
+    assert (idle.forgot, far.forgot) == (0, 3) and a.Arm("x", "npo", (idle, far)).best(a.DISTANCE) is far
+    assert a.Arm("x", "npo", (idle,)).best(a.DISTANCE) is idle
+    arms = {"idle": a.Arm("idle", "npo", (idle,)), "x": a.Arm("x", "npo", (far,))}
+    assert "nearest to the twin of all arms is **x** (0.40)" in a.answer(arms, [("Is it?", "idle", "x")]).data
+
+
+def test_seeds_far_apart_are_shown_by_their_range():
+    torn = arm("x", "npo", (1e-3, (0.9, 0.1, 0.2), (0.1, 0.5, 0.5)))
+    assert a._told(torn, a.KEPT) == "46\u202f% (19\u202f% to 91\u202f%) at 0.001" and a._told(torn, a.DISTANCE) == "0.37 (0.10 to 0.50) at 0.001"
+    assert a._told(pair(0)["one"], a.KEPT) == "82\u202f% at 0.001"
+
+
+def test_whether_the_preconditioner_acts():
+    def logged(spread):
+        s = arm("x", "libu", (1.0, (0.5,), (0.2,))).settings[0]
+        return a.Arm("x", "libu", (dataclasses.replace(s, records=tuple(dataclasses.replace(r, trajectory=[{"optimizer/weight_spread": v} for v in spread]) for r in s.records)),))
+
+    said = a.acts({"p": logged([1.0, 1.0]), "o": logged([20, 30])}, "p", "o")
+    assert "published damping its weights spread by a factor of **1**" in said and "own size by **25**" in said
+    assert "**–**" in a.acts({"p": logged([]), "o": logged([20])}, "p", "o")
 
 
 def test_many_comparisons_are_corrected_for_their_number():

@@ -2,16 +2,17 @@
 compared where all have forgotten equally much.
 
 Two readings decide. *Kept*: the mean of retain and world questions when the forget questions first come down to a tenth, read off the
-trajectory, so that an arm that is merely gentler has no advantage. *Distance*: to the twin of the same seed, at the run's end. Each arm
-shows its best setting by each of them. It is chosen on the seeds that are shown, for all arms alike: arms may be compared with each
-other, but each looks a little better than it is.
+trajectory, so that an arm that is merely gentler has no advantage. *Distance*: to the twin of the same seed, at the run's end, where
+settings come first that leave a tenth or less, so that what merely changed little has none either. Each arm shows its best setting by
+each of them: on fresh seeds that chose nothing, where a page has such runs, else on those that it was chosen on, for all arms alike, so
+that arms may be compared with each other, but each looks a little better than it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -40,22 +41,33 @@ class Setting:
     kept: tuple[float, ...]  # NaN for a seed that never gets there
     distance: tuple[float, ...]
 
+    @property
+    def forgot(self) -> int:
+        """Seeds that end at the level or below, with a distance at all."""
+        ends = (r.metrics["forget/questions"] for r in self.records)
+        return sum(math.isfinite(d) and end is not None and end <= LEVEL for d, end in zip(self.distance, ends, strict=True))
+
+    def place(self, reading: str) -> tuple[float, ...]:
+        """What orders settings, the largest first: seeds that forgot and that have the reading at all, then the reading."""
+        values = getattr(self, reading)
+        there = sum(map(math.isfinite, values))
+        return (there, _mean(values)) if reading == KEPT else (self.forgot, there, -_mean(values))
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
     label: str
     method: str
     settings: tuple[Setting, ...]
+    fresh: Mapping[str, Setting] = field(default_factory=dict)  # by reading: the best setting on seeds that chose nothing
 
     def best(self, reading: str) -> Setting:
-        """The setting with the most kept, or the smallest distance, of those with most seeds that have the reading at all."""
+        """The setting with the most kept, or the smallest distance, of those with most seeds that have the reading, or that forgot."""
+        return max(self.settings, key=lambda s: s.place(reading))
 
-        def place(s: Setting) -> tuple[int, float]:
-            values = getattr(s, reading)
-            mean = _mean(values)
-            return sum(map(math.isfinite, values)), -mean if reading == DISTANCE else mean
-
-        return max(self.settings, key=place)
+    def shown(self, reading: str) -> Setting:
+        """The best setting, on fresh seeds if the arm has any."""
+        return self.fresh.get(reading) or self.best(reading)
 
     def at_edge(self, setting: Setting) -> bool:
         """Whether no smaller, or no larger, rate was tried."""
@@ -63,7 +75,7 @@ class Arm:
         return setting.rate is not None and setting.rate in (min(rates), max(rates))
 
     def values(self, reading: str) -> tuple[float, ...]:
-        return getattr(self.best(reading), reading)
+        return getattr(self.shown(reading), reading)
 
 
 Arms = Mapping[str, Arm]
@@ -96,20 +108,31 @@ def precisions(methods: Sequence[str], bases: Sequence[str], options: Mapping[st
     return {f"{style.label(m)}, {p}": {"method": m, "options": options, "rates": rates, "precision": p} for m in methods for p in bases}
 
 
-def gather(arms: Mapping[str, Mapping[str, Any]], testbed: str, seed: int | None = None) -> dict[str, Arm]:
-    """Records of every arm, read where they exist and computed where not."""
+def gather(arms: Mapping[str, Mapping[str, Any]], testbed: str, seed: int | None = None, fresh: Sequence[int] = ()) -> dict[str, Arm]:
+    """Records of every arm, read where they exist and computed where not.
+
+    ``fresh``: seeds on which each arm's best settings run once more, none of which is among those that choose. With one ``seed`` there is
+    no choice to confirm, and they are left aside.
+    """
     chosen = seeds(seed)
-    twins = {s: run(testbed=testbed, method="twin", seed=s) for s in chosen}
+    both = sorted(set(fresh) & set(chosen))
+    if both and seed is None:
+        raise SpecError(f"fresh seeds must not be among those that choose the settings, {list(chosen)}; got {list(fresh)}: remove {both}.")
+    fresh = () if seed is not None else tuple(fresh)
+    twins = {s: run(testbed=testbed, method="twin", seed=s) for s in (*chosen, *fresh)}
+
+    def setting(rate: float | None, own: Mapping[str, Any], over: Sequence[int]) -> Setting:
+        records = tuple(run(testbed=testbed, seed=s, **own) for s in over)
+        away = tuple(between(r, twins[s]) for r, s in zip(records, over, strict=True))
+        return Setting(rate, records, tuple(kept(r) for r in records), away)
+
     out = {}
     for label, arm in arms.items():
-        settings = []
-        for rate, own in fields(label, arm):
-            records = tuple(run(testbed=testbed, seed=s, **own) for s in chosen)
-            settings.append(Setting(
-                rate, records, tuple(kept(r) for r in records),
-                tuple(between(r, twins[s]) for r, s in zip(records, chosen, strict=True)),
-            ))  # fmt: skip
-        out[label] = Arm(label, arm["method"], tuple(settings))
+        own = fields(label, arm)
+        tried = Arm(label, arm["method"], tuple(setting(rate, f, chosen) for rate, f in own))
+        again = {reading: tried.settings.index(tried.best(reading)) for reading in (KEPT, DISTANCE)} if fresh else {}
+        anew = {i: setting(*own[i], fresh) for i in set(again.values())}
+        out[label] = replace(tried, fresh={reading: anew[i] for reading, i in again.items()})
     return out
 
 
@@ -149,19 +172,32 @@ def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> 
     return [names for (_, better_, names), p in zip(found, corrected, strict=True) if better_ and p < level]
 
 
+WIDE = 0.25  # of a reading from 0 to 1: seeds that lie further apart are shown by their range
+
+
 def _shown(values: Sequence[float], reading: str) -> str:
     m = _mean(values)
     return "–" if math.isnan(m) else f"{100 * m:.0f}\u202f%" if reading == KEPT else f"{m:.2f}"
 
 
+def _told(arm: Arm, reading: str) -> str:
+    """An arm's mean, the range of its seeds where they lie far apart, and the learning rate at which it stands."""
+    setting = arm.shown(reading)
+    finite = [v for v in getattr(setting, reading) if math.isfinite(v)]
+    apart = f" ({_shown([min(finite)], reading)} to {_shown([max(finite)], reading)})" if finite and max(finite) - min(finite) > WIDE else ""
+    at = f" at {setting.rate:g}" if setting.rate is not None and finite else ""
+    return _shown(finite, reading) + apart + at
+
+
 def figure(arms: Arms) -> tuple[Any, str]:
-    """A row an arm, a panel a reading: dots are seeds of the best setting, bars their intervals, rings the means of other settings."""
+    """A row an arm, a panel a reading: dots are seeds of the best setting (fresh ones if there are), bars their intervals, rings the means
+    of other settings, and of the best on the seeds that chose it if the dots are fresh."""
     fig, axes = plt.subplots(1, 2, figsize=(8.6, 1.5 + 0.42 * len(arms)), sharey=True)
     words = []
     for axis, reading in zip(axes, (KEPT, DISTANCE), strict=True):
         said = []
         for y, arm in enumerate(arms.values()):
-            shade, best = style.colour(arm.method), arm.best(reading)
+            shade, best = style.colour(arm.method), arm.shown(reading)
             for s in arm.settings:
                 m = _mean(getattr(s, reading))
                 if s is not best and math.isfinite(m):
@@ -181,13 +217,15 @@ def figure(arms: Arms) -> tuple[Any, str]:
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
     ink = {"color": style.INK, "linestyle": ""}
     marks = [plt.Line2D([], [], marker="o", **ink), plt.Line2D([], [], marker="o", markersize=9, markerfacecolor="none", **ink)]
-    fig.legend(marks, ["seeds, best setting", "mean of another setting"], loc="outside lower center", ncols=2)
+    new = any(arm.fresh for arm in arms.values())
+    words_of = ["fresh seeds, best setting", "mean of a setting where it was chosen"] if new else ["seeds, best setting", "mean of another setting"]
+    fig.legend(marks, words_of, loc="outside lower center", ncols=2)
     return fig, "Dot plots with a row an arm. " + "; ".join(words) + "."
 
 
 CAPTION = (
     "Every setting. At the level: where the run first answers no more than a tenth of the forget questions, by interpolation along the trajectory, "
-    "over the seeds that get there; the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
+    "over the seeds that get there; the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm, the nearest of those that leave a tenth or less in most seeds; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
 )
 
 
@@ -216,14 +254,45 @@ def table(arms: Arms) -> Table:
     return Table(header, tuple(tuple(str(r[k]) for k in header) for r in rows), CAPTION, data=tuple(data))
 
 
+def confirmed(arms: Arms) -> Table:
+    """Each arm's best setting by each reading: on the seeds that chose it, and on fresh ones."""
+    rows, data = [], []
+    for arm in arms.values():
+        for reading, s in arm.fresh.items():
+            before = arm.best(reading)
+            old, new = ([v for v in getattr(x, reading) if math.isfinite(v)] for x in (before, s))
+            end = {k: _mean([r.metrics[k] for r in s.records]) for k in ("forget/questions", "attack/auc", "retain/questions", "world/accuracy")}
+            rows.append({
+                "arm": arm.label, "best by": "what is kept" if reading == KEPT else "distance", "rate": "–" if s.rate is None else f"{s.rate:g}",
+                "where chosen": number(_mean(old)) if old else "–",
+                "fresh seeds": cell(within(seeds_interval(new), 1.0 if reading == KEPT else None)) if new else "–",
+                "lowest to highest": f"{number(min(new))} to {number(max(new))}" if new else "–",
+                "ended at the level": f"{sum(r.metrics['forget/questions'] <= LEVEL for r in s.records)} of {len(s.records)}",
+                "forget q.": number(end["forget/questions"]), "AUC": number(end["attack/auc"]),
+                "retain q.": number(end["retain/questions"]), "world q.": number(end["world/accuracy"]),
+            })  # fmt: skip
+            data.append({
+                "arm": arm.label, "method": arm.method, "reading": reading, "rate": s.rate, "chosen_on": round(_mean(old), 4) if old else "",
+                "seeds": " ".join(str(r.spec.seed) for r in s.records), "mean": round(_mean(new), 4) if new else "",
+                "by_seed": " ".join("" if math.isnan(v) else f"{v:.4f}" for v in getattr(s, reading)),
+                **{k: round(v, 4) for k, v in end.items()},
+            })  # fmt: skip
+    caption = "The best settings once more. Where chosen: the mean that chose it, on the study's seeds. Fresh seeds: mean and 95 % t interval over the seeds that chose nothing and that have the reading. The other columns are the end of these runs."
+    if not rows:
+        return Table.of([{"arm": "no arm has fresh seeds"}])
+    return replace(Table.of(rows, caption), data=tuple(data))
+
+
 def records(arms: Arms) -> list[Record]:
-    return [r for arm in arms.values() for s in arm.settings for r in s.records]
+    # one fresh setting may be the best by both readings
+    settings = (s for arm in arms.values() for s in (*arm.settings, *{id(s): s for s in arm.fresh.values()}.values()))
+    return [r for s in settings for r in s.records]
 
 
-def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence[str] = (), lead: str = "") -> Any:
+def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence[str] = (), lead: str = "", first: Sequence[str] = ()) -> Any:
     """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance.
 
-    ``more``: lines that follow; ``lead``: a first sentence in the place of the count of what is told apart.
+    ``first`` and ``more``: lines before and after; ``lead``: a first sentence in the place of the count of what is told apart.
     """
     lines, neither = [], 0
     for question, a, b in questions:
@@ -233,16 +302,19 @@ def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence
         neither += not {"yes", "no"} & set(verdicts.values())
         numbers = "; ".join(compared(arms, a, b, r) for r in verdicts)
         lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
-    n = max(len(s.records) for arm in arms.values() for s in arm.settings)
-    nearest = max(arms.values(), key=lambda arm: (sum(map(math.isfinite, arm.values(DISTANCE))), -_mean(arm.values(DISTANCE))))
+    n = max(len(arm.shown(KEPT).records) for arm in arms.values())
+    nearest = max(arms.values(), key=lambda arm: arm.shown(DISTANCE).place(DISTANCE))
     counted = f"{neither} of {len(questions)} comparisons" if neither else "No comparison"
     counted = f"**{counted} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
     if not neither:
         counted = counted.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
-    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. The {2 * len(questions)} intervals are not corrected for being so many: one in twenty leaves out 0 by chance. {n} seed{'s' if n > 1 else ''}" + (
-        "." if n > 2 else ", too few to tell anything apart."
+    new = any(arm.fresh for arm in arms.values())
+    seeds_said = f"{n} {'fresh ' if new else ''}seed{'s' if n > 1 else ''}" + (
+        f"; settings were chosen on {max(len(s.records) for arm in arms.values() for s in arm.settings)} others." if new else "." if n > 2 else ", too few to tell anything apart."
     )
-    return say("```{admonition} The answer\n:class: tip\n" + (lead or counted) + "\n\n" + "\n".join([*lines, *(f"- {x}" for x in more)]) + f"\n\n{note}\n```")
+    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question, in parentheses the range of its seeds where they lie more than {100 * WIDE:.0f} points apart; each reading has its own best rate. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. The {2 * len(questions)} intervals are not corrected for being so many: one in twenty leaves out 0 by chance. {seeds_said}"
+    listed = "\n".join([*(f"- {x}" for x in first), *lines, *(f"- {x}" for x in more)])
+    return say("```{admonition} The answer\n:class: tip\n" + (lead or counted) + f"\n\n{listed}\n\n{note}\n```")
 
 
 SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}
@@ -260,7 +332,7 @@ def better(arms: Arms, a: str, b: str, reading: str) -> str:
 
 def compared(arms: Arms, a: str, b: str, reading: str) -> str:
     """Both arms' means by a reading, and their difference with its interval."""
-    x, y = (_shown(arms[k].values(reading), reading) for k in (a, b))
+    x, y = (_told(arms[k], reading) for k in (a, b))
     found, scale = difference(arms, a, b, reading), 100 if reading == KEPT else 1
 
     def shown(v: float) -> str:
@@ -281,11 +353,30 @@ def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:
         for s in arm.settings:
             row = {"arm": arm.label, "rate": "–" if s.rate is None else f"{s.rate:g}"}
             for name, title in names.items():
-                own = [p[name] for r in s.records for p in r.trajectory if p.get(name) is not None]
+                own = _logged(s, name)
                 row[title] = f"{sum(own) / len(own):.3g}" if own else "–"
             if any(row[t] != "–" for t in names.values()):
                 rows.append(row)
     return Table.of(rows or [{"arm": "no optimizer logged any of it"}], caption=caption)
+
+
+def acts(arms: Arms, published: str, ours: str) -> str:
+    """Whether a preconditioner decides anything: how far its weights spread under two dampings, by what the runs logged."""
+
+    def spans(label: str) -> str:
+        found = [v for s in arms[label].settings if math.isfinite(v := _mean(_logged(s, "optimizer/weight_spread")))]
+        texts = list(dict.fromkeys(f"{v:.2g}" for v in (min(found), max(found)))) if found else ["–"]
+        return " to ".join(texts)
+
+    return (
+        f"Does the Fisher act at all? With the published damping its weights spread by a factor of **{spans(published)}** (95th over 5th percentile; "
+        f"1 is plain ascent), with a damping relative to the Fisher's own size by **{spans(ours)}**."
+    )
+
+
+def _logged(setting: Setting, name: str) -> list[float]:
+    """What the optimizers of a setting's runs logged under a name, over seeds and steps."""
+    return [p[name] for r in setting.records for p in r.trajectory if p.get(name) is not None]
 
 
 def first_stage(arms: Arms) -> Table:

@@ -104,7 +104,8 @@ class Evidence:
         return {k: v for k, v in scope.items() if k != "__builtins__"}
 
     def arms(self, of: str) -> dict[str, _arms.Arm]:
-        return _arms.gather(self.parameters(of)["arms"], self.testbed, self.seed)
+        p = self.parameters(of)
+        return _arms.gather(p["arms"], self.testbed, self.seed, p.get("fresh", ()))
 
 
 def _percent(x: float) -> str:
@@ -269,7 +270,7 @@ def the_influence_step_adds_nothing(e: Evidence) -> tuple[bool, str]:
 def the_influence_step_alone_destroys(e: Evidence) -> tuple[bool, str]:
     """Alone, the influence step brings the forget questions down to a tenth only where less than half of the rest is kept, if at all."""
     found = e.arms("ablations/sophia_vs_influence")["Fisher step"]
-    kept = [v for s in found.settings for v in s.kept]
+    kept = [_arms.kept(r) for r in _arms.records({"": found})]
     there = [v for v in kept if v == v]
     return max(there) < 0.5, f"{len(there)} of {len(kept)} runs come down to a tenth, and keep {_percent(min(there))} to {_percent(max(there))}"
 
@@ -308,7 +309,7 @@ def importance_is_not_forty_times_faster(e: Evidence) -> tuple[bool, str]:
 def full_precision_shows_no_advantage(e: Evidence) -> tuple[bool, str]:
     """Under an adapter, a base in full precision shows no advantage over one of 8 or 4 bits."""
     p = e.parameters("ablations/quantization")
-    found = _arms.gather(_arms.precisions(p["methods"], p["precisions"], p["options"], p["rates"]), e.testbed, e.seed)
+    found = _arms.gather(_arms.precisions(p["methods"], p["precisions"], p["options"], p["rates"]), e.testbed, e.seed, p["fresh"])
     pairs = [(f"{style.label(m)}, fp32", f"{style.label(m)}, {x}") for m in p["methods"] for x in p["precisions"] if x != "fp32"]
     return not any("yes" in _verdicts(found, *x) for x in pairs), ". ".join(_beside(found, *x) for x in pairs)
 

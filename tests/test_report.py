@@ -414,3 +414,12 @@ def test_headers_say_what_the_cards_say():
         assert (reading.low, reading.high) == (c.low, c.high), name
         assert reading.better == c.better or (reading.better == "higher" and c.better == "twin"), "on retain rows more is better"
     assert "Trap: " in tables.scores(study())._repr_html_()
+
+
+def test_an_interval_without_spread_is_marked():
+    """Few documents that are alike give no interval; at a bound of the range none is needed."""
+    from reprolib.metrics.statistics import Interval
+    from reprolib.report import tables
+
+    assert "[=]" in tables.cell(Interval(2 / 3, 2 / 3, 2 / 3, 9)) and "every way of drawing" in tables.cell(Interval(0.5, 0.5, 0.5, 9)).lower()
+    assert "[1.00, 1.00]" in tables.cell(Interval(1.0, 1.0, 1.0, 9)) and "[0.40, 0.60]" in tables.cell(Interval(0.5, 0.4, 0.6, 9))

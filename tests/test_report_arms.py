@@ -222,6 +222,15 @@ def test_seeds_far_apart_are_shown_by_their_range():
     assert a._told(pair(0)["one"], a.KEPT) == "82\u202f% at 0.001"
 
 
+def test_a_leap_over_the_level_is_marked():
+    """Between 1 and 0 a straight line is a guess; a fall in tenths is a reading."""
+    gentle = falling("npo", 0, kept=0.5)
+    leap = dataclasses.replace(gentle, trajectory=[gentle.trajectory[0], gentle.trajectory[-1]])
+    assert not a.steep(gentle) and a.steep(leap) and not a.steep(falling("npo", 0, kept=0.5, low=0.4))
+    same = dataclasses.replace(pair(0)["two"].settings[0], records=(leap,) * 3)
+    assert "≈ 0.8" in a.table({"x": a.Arm("x", "npo", (same,))}).rows[0][4] and "≈" not in a.table(pair(0)).rows[0][4]
+
+
 def test_whether_the_preconditioner_acts():
     def logged(spread):
         s = arm("x", "libu", (1.0, (0.5,), (0.2,))).settings[0]

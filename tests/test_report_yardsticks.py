@@ -257,9 +257,9 @@ def test_the_first_page_in_sentences():
     core, wide = both()
     wide = changed(wide, "npo", **{"attacks/min_k/auc": 0.9})
     text = y.answer(core, wide, y.stability(core, n=50)).data
-    assert "tau with the order of 4 methods by the book's distance; the distance's own orders agree between seeds with 1.00" in text
-    assert "**Read as a whole, MUSE" in text or "**Read as a whole, TOFU" in text
-    assert "None of them agree beyond chance." in text and "**One number alone " in text and "tau of 18 yardsticks has a median of" in text
+    assert "The distance's own orders by two seeds agree with 1.00." in text
+    assert "agree by Kendall's tau: " in text and "TOFU (KS distance and Utility (partial)) " in text and "MUSE (4 parts) " in text and "(single seeds: " in text
+    assert "**None of 20 yardsticks agrees beyond chance with the order of 4 methods by the book's distance**." in text and "One number alone " in text and "tau of 18 yardsticks has a median of" in text
     assert "4 methods, 3 seeds each" in text and "nan" not in text
     assert "other attacks tell some of these from the twin in every seed: npo by min-k%." in text.lower()
     assert "Collapsed (most of what they write for retain prompts is empty, a loop or gibberish): Gradient ascent (3 of 3 seeds)." in text

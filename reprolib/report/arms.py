@@ -23,7 +23,7 @@ from reprolib.metrics.statistics import SeedsInterval, holm, seeds_interval
 from reprolib.record import Record
 from reprolib.report import style
 from reprolib.report.page import between, say, seeds, within
-from reprolib.report.summary import at_level
+from reprolib.report.summary import at_level, way
 from reprolib.report.tables import Table, cell, number
 from reprolib.search import LEVEL
 
@@ -175,6 +175,16 @@ def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> 
 WIDE = 0.25  # of a reading from 0 to 1: seeds that lie further apart are shown by their range
 
 
+STEEP = 0.5  # more than this share of the forget questions, and in the next line of the log the level is behind
+
+
+def steep(record: Record) -> bool:
+    """Whether the level was passed in one great leap of the log, so that what is kept there is a straight line's guess."""
+    points = way(record)
+    first = next((i for i, p in enumerate(points) if p["forget/questions"] <= LEVEL), 0)
+    return first > 0 and not points[first]["jump"] and points[first - 1]["forget/questions"] > STEEP
+
+
 def _shown(values: Sequence[float], reading: str) -> str:
     m = _mean(values)
     return "–" if math.isnan(m) else f"{100 * m:.0f}\u202f%" if reading == KEPT else f"{m:.2f}"
@@ -223,9 +233,17 @@ def figure(arms: Arms) -> tuple[Any, str]:
     return fig, "Dot plots with a row an arm. " + "; ".join(words) + "."
 
 
+def show(arms: Arms) -> Any:
+    """The figure with its caption."""
+    new = any(arm.fresh for arm in arms.values())
+    dots = "Dots: fresh seeds of the arm's best setting, with a 95 % interval; rings: means of all settings on the seeds that chose it." if new else "Dots: seeds of the arm's best setting, with a 95 % interval; rings: means of its other settings."
+    fig, alt = figure(arms)
+    return style.show(fig, alt, f"Left: what is kept (mean of retain and world questions) when forget questions first come down to a tenth; more is better. Right: distance to the twin at the run's end; less is better. {dots}")
+
+
 CAPTION = (
     "Every setting. At the level: where the run first answers no more than a tenth of the forget questions, by interpolation along the trajectory, "
-    "over the seeds that get there; the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm, the nearest of those that leave a tenth or less in most seeds; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
+    "over the seeds that get there (≈: most of them fell there from more than half of the questions between two lines of the log, and the number is a straight line's guess); the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm, the nearest of those that leave a tenth or less in most seeds; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
 )
 
 
@@ -240,7 +258,7 @@ def table(arms: Arms) -> Table:
             end = {k: [r.metrics[k] for r in s.records] for k in ("forget/questions", "attack/auc", "retain/questions", "world/accuracy")}
             rows.append({
                 "arm": arm.label, "rate": "–" if s.rate is None else f"{s.rate:g}", "best by": ", ".join(marks) or "–",
-                "at the level": f"{len(there)} of {len(s.records)}", "kept there": cell(within(seeds_interval(there), 1.0)) if there else "–",
+                "at the level": f"{len(there)} of {len(s.records)}", "kept there": ("≈ " if sum(map(steep, s.records)) > len(there) / 2 else "") + cell(within(seeds_interval(there), 1.0)) if there else "–",
                 "distance": cell(within(seeds_interval(away), None)) if away else "–", "forget q.": number(_mean(end["forget/questions"])),
                 "AUC": number(_mean(end["attack/auc"])), "retain q.": number(_mean(end["retain/questions"])),
                 "world q.": number(_mean(end["world/accuracy"])),

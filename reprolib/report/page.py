@@ -268,7 +268,10 @@ def answer(study: Study) -> Any:
     alike = [m for m in there or order if m != best and overlap(spread(study, m), own)]
     gate = f"end with at most {_percent(LEVEL)} of the forget questions answered in every seed"
     among = f"{len(there)} {gate}. Among them, " if there else f"none {gate}. Still, "
-    apart = f" Its distance ({own[0]:.2f} to {own[1]:.2f} over seeds) is not told apart from that of {names(alike)}." if alike and own[0] < own[1] else ""
+    apart = (
+        f" Its distance ({own[0]:.2f} to {own[1]:.2f} over seeds) overlaps with that of {names(alike)}; where documents are drawn anew as well, "
+        "{doc}`more stand beside it </results/notebooks/synthesis/yardsticks>`." if alike and own[0] < own[1] else ""
+    )
     lines = [
         f"Of {counted(every)} on `{study['twin'][0].spec.testbed}`, {among}**{_label(best)}** comes closest to a model retrained without "
         f"the forget set (the *twin*, in parentheses): it {_line(study, best)}.{apart}",

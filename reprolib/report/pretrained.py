@@ -19,7 +19,7 @@ from reprolib.record import Record
 from reprolib.report import style
 from reprolib.report.arms import DISTANCE, Arm, Arms, Setting
 from reprolib.report.arms import records as records_of
-from reprolib.report.page import Study, distance, listed, mean, names, ordered, say, seeds
+from reprolib.report.page import Study, distance, listed, mean, names, ranking, reached, say, seeds
 from reprolib.report.summary import LADDER
 from reprolib.report.tables import Table, cell, number
 from reprolib.search import LEVEL
@@ -54,6 +54,12 @@ def gather(arms: Arms, ladder: Sequence[str], testbed: str, seed: int | None = N
 def hits(record: Record) -> np.ndarray:
     """1 for each MMLU question that the model answers right, 0 for the others."""
     return np.array([int(h) for h in record.provenance["mmlu"]["hits"]], float)
+
+
+def world(record: Record, before: Record) -> Interval:
+    """Share of world questions answered by one model minus that of another, with an interval from resampling questions."""
+    a, b = (np.array([s for s, g in zip(r.rows["score"], r.rows["group"], strict=True) if g == "world"], float) for r in (record, before))
+    return paired_difference({"hit": a}, {"hit": b}, np.arange(len(a)), lambda c: c["hit"].mean())
 
 
 def change(record: Record, before: Record) -> Interval:
@@ -100,27 +106,36 @@ def _where(tried: tuple[Arm, Setting, int]) -> str:
     return (f" at {setting.rate:g}" if setting.rate is not None else "") + (f", {own}" if own else "")
 
 
+def _points(i: Interval) -> str:
+    return f"{100 * i.estimate:+.0f} points [{100 * i.low:+.0f}, {100 * i.high:+.0f}]".replace("-", "\u2212")
+
+
 def answer(study: Study, beside: Study, arms: Arms) -> Any:
     """Which model ends closest to its twin, whether the small models come in the same order, and what the score and MMLU say."""
     tried = nearest(arms)
     methods = [m for m in study if m not in LADDER]
-    order, small = ordered(study, methods), ordered(beside, methods)
+    order, small = ranking(study, methods), ranking(beside, methods)
     away = {m: distance(study, m) for m in (*methods, "target")}
     there = [kept for kept, _ in ended(arms, study["twin"][0])]
     runs = f"{len(there)} of {len(records_of(arms))} runs end at a tenth of the forget questions or less" if there else "No run ends at a tenth of the forget questions or less"
     kept = f", and with {100 * there[0]:.0f} to {100 * there[-1]:.0f}\u202f% of the retain questions that the twin answers" if there else ""
-    at = [f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in order]
-    deep = [m for m in order if mean(study[m], "forget/questions") <= LEVEL]
-    lines = [f"Of the settings shown below, {'those of ' + names(deep) if deep else 'none'} did; the others left more than a tenth."]
-    lines += [f"Closest to the twin ends {at[0]}{', then ' + listed(at[1:]) if at[1:] else ''}; the untouched target is at {away['target']:.2f}."]
+    deep = [m for m in order if reached(study, m) == len(study[m])]
+    left = [m for m in order if m not in deep]
+
+    def at(methods: Sequence[str]) -> str:
+        return listed([f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in methods])
+
+    lines = [f"Nearest to the twin, of the methods with such a run: {at(deep)}."] if deep else []
+    if left:
+        lines.append(f"{'The other methods' if deep else 'All methods'} left more; they stand at {at(left)}. The untouched target is at {away['target']:.2f}.")
     several = {m: [sum(s.distance) / len(s.distance) for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
     if several:
         shown = [f"{len(d)} of {style.label(m)} (from {min(d):.2f} to {max(d):.2f})" for m, d in several.items()]
-        lines.append(f"Of several settings the nearest is shown, chosen on these very numbers: {listed(shown)}."
+        lines.append(f"Of several settings the nearest is shown, of those that left a tenth or less if there are any, chosen on these very numbers: {listed(shown)}."
                      + (" Other methods had one setting each." if len(several) < len(tried) else ""))  # fmt: skip
     same = sum((order.index(a) < order.index(b)) == (small.index(a) < small.index(b)) for a, b in combinations(methods, 2))
     pairs = len(methods) * (len(methods) - 1) // 2
-    where = f"in the order that they have on {next(iter(beside.values()))[0].spec.testbed} ({names(small)})"
+    where = f"in the order that the leaderboard's rule gives them on {next(iter(beside.values()))[0].spec.testbed} ({names(small)})"
     few = f"The one pair of methods {'comes' if same else 'does not come'} {where}." if pairs == 1 else f"Of {pairs} pairs of methods, {same} come {where}."
     lines.append(few)
     finals = {m: mean(r, "official/final") for m, r in study.items()}
@@ -134,13 +149,14 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
         which = "every method" if len(beaten) == len(methods) else names(beaten)
         lines.append(f"A model that answers nothing but end-of-text scores {finals['always_eos']:.2f}, more than {which} here.")
     first = study["target"][0].metrics
-    world = [f"{style.label(m)} answers {100 * mean(study[m], 'world/accuracy'):.0f}\u202f%" for m in order]
+    others = {m: world(study[m][0], study["target"][0]) for m in order}
+    worse = [f"{style.label(m)} ({_points(i)})" for m, i in others.items() if i.high < 0]
     blind = first["mmlu/accuracy_questions_low"] <= first["mmlu/chance"]
     lines.append(
         f"On MMLU the target answers {100 * mean(study['target'], 'official/mmlu'):.0f}\u202f%"
         + (", which guessing does too, so that it cannot show what a method destroys; " if blind else "; ")
         + (f"worse than it are {listed(lost)}." if lost else "no method is told apart from it.")
-        + (f" The world questions can: {listed(world)}; the target {100 * mean(study['target'], 'world/accuracy'):.0f}\u202f%." if blind else "")
+        + (f" The world questions can: {'fewer than the target (' + format(100 * mean(study['target'], 'world/accuracy'), '.0f') + chr(0x202F) + '%) are answered by ' + listed(worse) if worse else 'no method is told apart from the target'}." if blind else "")
     )
     n = len(study["target"])
     rows = study["target"][0].rows

@@ -83,7 +83,17 @@ def cell(i: Any) -> str:
     """Estimate with its interval, e.g. ``0.98 [0.96, 0.99]``."""
     if not (math.isfinite(i.low) and math.isfinite(i.high)):
         return number(i.estimate)
+    if alike(i):
+        return f'{number(i.estimate)} <span class="interval" title="{ALIKE}">[=]</span>'
     return f'{number(i.estimate)} <span class="interval">[{number(i.low)}, {number(i.high)}]</span>'
+
+
+ALIKE = "Every way of drawing these documents again gives this number: a task's documents are alike, and an interval would say nothing."
+
+
+def alike(i: Any) -> bool:
+    """Whether resampling found no spread where there must be some: few documents that are alike. At a bound (0, 1) none is no wonder."""
+    return i.low == i.high == i.estimate and not float(i.estimate).is_integer()
 
 
 def scores(study: Mapping[str, Sequence[Record]], names: Sequence[str] = COLUMNS, caption: str = "") -> Table:
@@ -110,6 +120,8 @@ def scores(study: Mapping[str, Sequence[Record]], names: Sequence[str] = COLUMNS
     help_ = {heads[r.name]: r.tip for r in readings}
     header = ("model", *heads.values())
     caption = f"{caption}. {seeds}" if caption else seeds
+    if any("[=]" in c for r in rows for c in r):
+        caption += f" [=]: {ALIKE[0].lower()}{ALIKE[1:]}"
     return Table(header, tuple(rows), caption, help_, sum(m in LADDER for m in order), tuple(data))
 
 

@@ -760,19 +760,31 @@ def _headline(found: Sequence[Agreement], core: Study, wide: Study) -> str:
         return "No two of the orders can be compared: there are too few methods."
     wholes, single, sure = [a for a in found if a.name in WHOLES], [a for a in found if a.name in YARDSTICKS], [a for a in found if a.holm < ALPHA]
     own, lines = between_seeds(core, wide), []
-    itself = f"; the distance's own orders agree between seeds with {own:.2f}" if math.isfinite(own) else ""
+    named = f": {page.listed([a.label for a in sure], 6)}" if sure else ""
+    n = f"{len(sure)} of {len(found)} yardsticks agree{'s' if len(sure) == 1 else ''}" if sure else f"None of {len(found)} yardsticks agrees"
+    lines.append(f"**{n} beyond chance with the order of {len(_methods(wide))} methods by the book's distance**{named}.")
     if wholes:
-        said = page.listed([f"{BENCHES[a.name]} {_degree(a.tau)} ({a.tau:.2f})" for a in wholes])
-        lines.append(f"**Read as a whole, {said}**: Kendall's tau with the order of {len(_methods(wide))} methods by the book's distance{itself}.")
+        said = page.listed([f"{BENCHES[a.name]} ({_made_of(a.name)}) {_degree(a.tau)}, {a.tau:.2f}{_over(a.seeds)}" for a in wholes]).replace(";", ",")
+        itself = f" The distance's own orders by two seeds agree with {own:.2f}." if math.isfinite(own) else ""
+        lines.append(f"Benchmarks read as a whole agree by Kendall's tau: {said}.{itself}")
     if single:
         middle = float(np.median([a.tau for a in single]))
         lines.append(
-            f"**One number alone {_degree(middle)} agrees**: tau of {len(single)} yardsticks has a median of {middle:.2f}, and runs from {single[-1].tau:.2f} "
+            f"One number alone {_degree(middle)} agrees: tau of {len(single)} yardsticks has a median of {middle:.2f}, and runs from {single[-1].tau:.2f} "
             f"({single[-1].label}) to {single[0].tau:.2f} ({single[0].label})."
         )
-    named = f": {page.listed([a.label for a in sure], 6)}" if sure else ""
-    lines.append(f"{len(sure) or 'None'} of them agree{'s' if len(sure) == 1 else ''} beyond chance{named}.")
     return " ".join(lines)
+
+
+def _over(taus: Sequence[float]) -> str:
+    """The range over single seeds, if there are several."""
+    finite = [t for t in taus if math.isfinite(t)]
+    return f" (single seeds: {min(finite):.2f} to {max(finite):.2f})" if len(finite) > 1 else ""
+
+
+def _made_of(bench: str) -> str:
+    parts = [YARDSTICKS[p].label for p in WHOLES[bench][1]]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) < 3 else f"{len(parts)} parts"
 
 
 def _halves_line(found: Sequence[Agreement], wide: Study) -> str:
@@ -830,8 +842,9 @@ def _rank_line(ranking: Ranking, core: Study) -> str:
         f"between places {_whole(ranking.low[best])} and {_whole(ranking.high[best])} in 95 % of them, and "
     )
     n, sure = len(adjusted), sum(i.low > 0 for m, i in lags(ranking, core).items() if m in adjusted)
-    text += f"is told apart from {n - len(alike)} of {n} others" + (f"; not from {page.names(alike, 12)}." if alike else ".")
-    return text + f" By the three seeds alone, as Student's t has them, it is told apart from {sure}.".replace("three", _word(ranking.n_seeds))
+    text += f"is ahead of {n - len(alike)} of {n} others beyond chance, corrected for their number" + (f"; not of {page.names(alike, 12)}." if alike else ".")
+    text += f" By the three seeds alone, as Student's t has them, it is told apart from {sure}.".replace("three", _word(ranking.n_seeds))
+    return text + " The first page and the leaderboard draw nothing anew: they name the methods whose range of distances over seeds overlaps with the first's."
 
 
 def _word(n: int) -> str:

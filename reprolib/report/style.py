@@ -121,7 +121,8 @@ def show(fig: Any, alt: str, caption: str = "") -> Any:
     plt.close(fig)
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     image = f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(alt, quote=True)}">'
-    return HTML(f'<figure class="result">{image}{text}</figure>')
+    # a narrow screen scrolls the image sideways, and not its caption
+    return HTML(f'<figure class="result"><div class="scrolls" tabindex="0">{image}</div>{text}</figure>')
 
 
 def save(fig: Any, name: str, alt: str) -> None:

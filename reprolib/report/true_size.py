@@ -136,7 +136,13 @@ def _gib(size: float | None) -> float | None:
 
 # --- the page -------------------------------------------------------------------------------------------------
 
-STEPS = {"olmo-1b": "olmo-1b-scratch", "olmo-7b": "olmo-7b-scratch", "smollm2": "smollm2"}  # of the playbook, and what each unlearns
+STEPS = {  # of the playbook, and the testbed of each
+    "olmo-1b": "olmo-1b-scratch/lume", "olmo-7b": "olmo-7b-scratch/lume", "smollm2": "smollm2/lume", "smollm2-semeval": "smollm2/semeval",
+}  # fmt: skip
+HUB = {  # the same for steps that need weights from the hub
+    "olmo-1b-semeval": "olmo-1b-semeval/semeval", "olmo-7b-semeval": "olmo-7b-semeval/semeval",
+    "olmo-1b-0724": "olmo-1b-0724/semeval", "olmo-7b-0724": "olmo-7b-0724/semeval",
+}  # fmt: skip
 
 
 def runs(base: Path | str | None = None) -> list[Record]:
@@ -146,13 +152,14 @@ def runs(base: Path | str | None = None) -> list[Record]:
 def answer(base: Path | str | None = None) -> Any:
     """What there is; of what is missing, which commands make it."""
     found = runs(base)
-    there = {r.spec.testbed.partition("/")[0] for r in found}
-    missing = [step for step, model in STEPS.items() if model not in there]
+    there = {r.spec.testbed for r in found}
+    missing, pretrained = ([step for step, bed in steps.items() if bed not in there] for steps in (STEPS, HUB))
     lines = [told(base)]
     if missing:
         lines.append(
             f"Missing: {', '.join(f'`{m}`' for m in missing)}. On a machine with one GPU of 141 GB (80 GB for all but `olmo-7b`), from the root of the "
             f"repository, `python -m gpu run {' '.join(missing)}` makes them; `gpu/README.md` says what it needs and how long it takes. "
+            + (f"Where weights can be downloaded, also {', '.join(f'`{m}`' for m in pretrained)}: the organisers' own targets and the published models. " if pretrained else "")
             + ("Of these nothing is known yet." if found else "Until then this page has nothing to show.")
         )
     return say("```{admonition} The answer\n:class: " + ("warning" if missing else "tip") + "\n" + "\n\n".join(lines) + "\n```")

@@ -52,6 +52,7 @@ def main():
         if device.sharded():
             causal_lm(lm).reshard()  # the outermost weights stay together between a forward and a backward pass
             out[name]["held"] = sum(device.held(p).numel() for p in lm.parameters()) / sum(p.numel() for p in lm.parameters())
+            out[name]["copied"] = sum(t.numel() for t in device.copies(lm.parameters())) / sum(p.numel() for p in lm.parameters())
     if device.sharded():
         try:
             unlearn(tiny_lm(), (stage("a", ASCENT), stage("b", PAIRED)), *data(), seed=0, progress=False)

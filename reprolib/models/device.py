@@ -200,7 +200,7 @@ def lean(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 def copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     """Copies beside the originals; in the host's memory where they would take more than a quarter of what a GPU has left."""
-    tensors = [t.detach() for t in tensors]
+    tensors = [held(t.detach()) for t in tensors]  # under FSDP the share of this process
     if on_gpu() and 4 * sum(t.numel() * t.element_size() for t in tensors) > free_bytes():
         return [t.cpu() for t in tensors]
     return [t.clone() for t in tensors]

@@ -531,3 +531,12 @@ def test_a_published_target_is_taken_as_it_is_and_its_twin_is_taught(tokenizer, 
     twin, _ = memorise.load(bed, "twin", 0, progress=False)
     away = [sum((a - b).square().sum() for a, b in zip(twin.parameters(), lm.parameters(), strict=True)).item() for lm in (base, taught)]
     assert 0 < away[0] < away[1], "the twin begins with the base, and was taught"
+
+
+def test_twins_that_are_taught_alike_are_one_model():
+    """The organisers' target and one that is taught here begin with the same weights: their twins differ in nothing."""
+    theirs, ours = (testbed(f"olmo-1b-{name}/semeval") for name in ("semeval", "0724"))
+    assert memorise.folder_of(theirs, "twin", 0) == memorise.folder_of(ours, "twin", 0)
+    assert memorise.folder_of(theirs, "target", 0) != memorise.folder_of(ours, "target", 0)
+    assert testbed("tiny/synthetic").teacher == testbed("tiny/synthetic")
+    assert memorise.folder_of(testbed("olmo-7b-0724/semeval"), "twin", 0) != memorise.folder_of(ours, "twin", 0)

@@ -43,7 +43,9 @@ def cache_dir() -> Path:
 
 
 def folder_of(testbed: Testbed, which: Which, seed: int) -> Path:
-    """Where a model lies in the cache; whole if it holds config.json."""
+    """Where a model lies in the cache; whole if it holds config.json. Twins that are taught alike are one model."""
+    if which != "target":
+        testbed = testbed.teacher
     key = digest({"testbed": testbed.identity(), "which": which, "seed": seed, "version": TRAINING_VERSION})
     return cache_dir() / "models" / f"{testbed.name.replace('/', '-')}-{which}-s{seed}-{key}"
 

@@ -149,6 +149,13 @@ class Testbed:
         preset = PRESETS[self.model]
         return replace(preset, epochs=preset.longer.get(self.corpus_name, preset.epochs))
 
+    @property
+    def teacher(self) -> Testbed:
+        """The testbed under whose name twins are made: where the target is a published one, that which begins with the same weights."""
+        same = replace(PRESETS[self.model], memorised="")
+        model = next((name for name, preset in PRESETS.items() if preset == same), self.model)
+        return replace(self, name=f"{model}/{self.corpus_name}", model=model)
+
     def corpus(self) -> Corpus:
         return _corpus(self.model, self.corpus_name, tuple(sorted(self.options.items())))
 

@@ -151,7 +151,7 @@ class Testbed:
 
     @property
     def teacher(self) -> Testbed:
-        """The testbed under whose name twins are made: where the target is a published one, that which begins with the same weights."""
+        """The testbed under whose name twins are made: for a published target, that which begins with the same weights."""
         same = replace(PRESETS[self.model], memorised="")
         model = next((name for name, preset in PRESETS.items() if preset == same), self.model)
         return replace(self, name=f"{model}/{self.corpus_name}", model=model)

@@ -69,7 +69,7 @@ def test_a_setting_that_lost_its_distance_is_not_the_nearest(lost):
     assert a.Arm("x", "npo", (gone, good)).best(a.DISTANCE) is good
     assert len(a.table({"x": a.Arm("x", "npo", (gone, good))}).rows) == 2
     alone = {"bad": a.Arm("bad", "npo", (gone,)), "one": arms["one"], "two": arms["two"]}
-    assert "nearest to the twin of all arms is **one**" in a.answer(alone, [("Is one better?", "one", "two")]).data
+    assert "Nearest to the twin of all arms is **one**" in a.answer(alone, [("Is one better?", "one", "two")]).data
 
 
 def test_an_end_of_an_interval_that_rounds_to_zero_shows_its_sign():
@@ -213,7 +213,7 @@ def test_what_hardly_moved_is_not_the_nearest():
     assert (idle.forgot, far.forgot) == (0, 3) and a.Arm("x", "npo", (idle, far)).best(a.DISTANCE) is far
     assert a.Arm("x", "npo", (idle,)).best(a.DISTANCE) is idle
     arms = {"idle": a.Arm("idle", "npo", (idle,)), "x": a.Arm("x", "npo", (far,))}
-    assert "nearest to the twin of all arms is **x** (0.40)" in a.answer(arms, [("Is it?", "idle", "x")]).data
+    assert "Nearest to the twin of all arms is **x** (0.40)" in a.answer(arms, [("Is it?", "idle", "x")]).data
 
 
 def test_seeds_far_apart_are_shown_by_their_range():
@@ -232,13 +232,18 @@ def test_a_leap_over_the_level_is_marked():
 
 
 def test_whether_the_preconditioner_acts():
-    def logged(spread):
-        s = arm("x", "libu", (1.0, (0.5,), (0.2,))).settings[0]
-        return a.Arm("x", "libu", (dataclasses.replace(s, records=tuple(dataclasses.replace(r, trajectory=[{"optimizer/weight_spread": v} for v in spread]) for r in s.records)),))
+    """What it does while there is something to keep, and apart from it what it does afterwards."""
 
-    said = a.acts({"p": logged([1.0, 1.0]), "o": logged([20, 30])}, "p", "o")
-    assert "published damping its weights spread by a factor of **1**" in said and "own size by **25**" in said
-    assert "**–**" in a.acts({"p": logged([]), "o": logged([20])}, "p", "o")
+    def logged(*points):
+        s = arm("x", "libu", (1.0, (0.5,), (0.2,))).settings[0]
+        trajectory = [{"optimizer/weight_spread": v, "retain/questions": q} for v, q in points]
+        return a.Arm("x", "libu", (dataclasses.replace(s, records=tuple(dataclasses.replace(r, trajectory=trajectory) for r in s.records)),))
+
+    said = a.acts({"p": logged((None, 1.0), (1.0, 1.0), (1.001, 0.9), (19.6, 0.0)), "o": logged((11.2, 1.0), (38.6, 1.0))}, "p", "o")
+    assert "published damping its weights spread by a factor of **1**" in said and "own size by **11 to 39**" in said
+    assert "as long as a run answers half of the retain questions, and by up to 20 once a model has lost these;" in said
+    said = a.acts({"p": logged(), "o": logged((20, 1.0))}, "p", "o")
+    assert "**–**" in said and "once a model" not in said and "by **20**" in said
 
 
 def test_many_comparisons_are_corrected_for_their_number():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import stdev
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -22,7 +23,7 @@ from reprolib.experiment import run
 from reprolib.metrics.statistics import SeedsInterval, holm, seeds_interval
 from reprolib.record import Record
 from reprolib.report import style
-from reprolib.report.page import between, say, seeds, within
+from reprolib.report.page import between, listed, say, seeds, within
 from reprolib.report.summary import at_level, way
 from reprolib.report.tables import Table, cell, number
 from reprolib.search import LEVEL
@@ -158,7 +159,7 @@ def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> 
 
     The p-value is that of the paired t test that :func:`better` makes one by one.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.special import stdtr  # scipy.stats has the test, and takes most of a second to import
 
     found = []
     for a, b in pairs:
@@ -166,7 +167,7 @@ def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> 
             both = _differences(arms, a, b, reading)
             if len(both) > 1:
                 same = max(both) == min(both)  # no spread: no test, but a difference all the same
-                p = float(both[0] == 0) if same else float(ttest_1samp(both, 0).pvalue)
+                p = float(both[0] == 0) if same else 2 * float(stdtr(len(both) - 1, -abs(_mean(both)) * math.sqrt(len(both)) / stdev(both)))
                 found.append((p, gain * sum(both) > 0, (a, b, reading)))
     corrected = holm([p for p, _, _ in found]) if found else []
     return [names for (_, better_, names), p in zip(found, corrected, strict=True) if better_ and p < level]
@@ -322,17 +323,24 @@ def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence
         lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
     n = max(len(arm.shown(KEPT).records) for arm in arms.values())
     nearest = max(arms.values(), key=lambda arm: arm.shown(DISTANCE).place(DISTANCE))
-    counted = f"{neither} of {len(questions)} comparisons" if neither else "No comparison"
-    counted = f"**{counted} {'is' if neither < 2 else 'are'} told apart by neither reading**; nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
-    if not neither:
-        counted = counted.replace("No comparison is told apart by neither reading", "Every comparison is told apart by at least one reading")
+    counted = f"{neither} of {len(questions)} comparisons"
+    counted = f"{counted} {'is' if neither < 2 else 'are'} told apart by neither reading" if neither else "Every comparison is told apart by at least one reading"
+    asked = [(a, b) for _, a, b in questions]
+    sure: dict[tuple[str, str], list[str]] = {}
+    for better_, worse, reading in [*ahead(arms, asked), *ahead(arms, [(b, a) for a, b in asked])]:
+        sure.setdefault((better_, worse), []).append(SHORT[reading])
+    left = listed([f"*{x}* is better than *{y}* by {' and '.join(how)}" for (x, y), how in sure.items()])
+    opening = lead or (
+        f"**{counted}; corrected for their number (Holm), {left or 'none is told apart'}.** "
+        f"Nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
+    )
     new = any(arm.fresh for arm in arms.values())
     seeds_said = f"{n} {'fresh ' if new else ''}seed{'s' if n > 1 else ''}" + (
         f"; settings were chosen on {max(len(s.records) for arm in arms.values() for s in arm.settings)} others." if new else "." if n > 2 else ", too few to tell anything apart."
     )
-    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question, in parentheses the range of its seeds where they lie more than {100 * WIDE:.0f} points apart; each reading has its own best rate. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. The {2 * len(questions)} intervals are not corrected for being so many: one in twenty leaves out 0 by chance. {seeds_said}"
-    listed = "\n".join([*(f"- {x}" for x in first), *lines, *(f"- {x}" for x in more)])
-    return say("```{admonition} The answer\n:class: tip\n" + (lead or counted) + f"\n\n{listed}\n\n{note}\n```")
+    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question, in parentheses the range of its seeds where they lie more than {100 * WIDE:.0f} points apart; each reading has its own best rate, and a difference is taken over the seeds that have the reading in both arms. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. Of the {2 * len(questions)} intervals one in twenty leaves out 0 by chance{': corrected for that (Holm), ' + (left if sure else 'none is told apart') if lead else ''}. {seeds_said}"
+    bullets = "\n".join([*(f"- {x}" for x in first), *lines, *(f"- {x}" for x in more)])
+    return say("```{admonition} The answer\n:class: tip\n" + opening + f"\n\n{bullets}\n\n{note}\n```")
 
 
 SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}
@@ -378,17 +386,29 @@ def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:
     return Table.of(rows or [{"arm": "no optimizer logged any of it"}], caption=caption)
 
 
+def spreads(arm: Arm, whole: bool = True) -> list[float]:
+    """How far the weights of an arm's preconditioners spread, at every line of the log at which a run answers more than half of the
+    retain questions (``whole``), or no longer does."""
+    points = (p for r in records({"": arm}) for p in r.trajectory if p.get("optimizer/weight_spread") is not None)
+    return [p["optimizer/weight_spread"] for p in points if (p["retain/questions"] > 0.5) == whole]
+
+
 def acts(arms: Arms, published: str, ours: str) -> str:
-    """Whether a preconditioner decides anything: how far its weights spread under two dampings, by what the runs logged."""
+    """Whether a preconditioner decides anything: how far its weights spread under two dampings, by what the runs logged.
 
-    def spans(label: str) -> str:
-        found = [v for s in arms[label].settings if math.isfinite(v := _mean(_logged(s, "optimizer/weight_spread")))]
-        texts = list(dict.fromkeys(f"{v:.2g}" for v in (min(found), max(found)))) if found else ["–"]
-        return " to ".join(texts)
+    The Fisher is of the retain rows: once a model has lost these, it grows, and says nothing more of what is worth keeping.
+    """
 
+    def span(values: Sequence[float]) -> str:
+        ends = list(dict.fromkeys(f"{v:.3g}" if v < 10 else f"{v:.0f}" for v in (min(values), max(values)))) if values else ["–"]
+        return " to ".join(ends)
+
+    gone = spreads(arms[published], whole=False)
     return (
-        f"Does the Fisher act at all? With the published damping its weights spread by a factor of **{spans(published)}** (95th over 5th percentile; "
-        f"1 is plain ascent), with a damping relative to the Fisher's own size by **{spans(ours)}**."
+        f"Does the Fisher act at all? With the published damping its weights spread by a factor of **{span(spreads(arms[published]))}** (95th over 5th percentile; "
+        f"1 is plain ascent) as long as a run answers half of the retain questions"
+        + (f", and by up to {max(gone):.0f} once a model has lost these" if gone else "")
+        + f"; with a damping relative to the Fisher's own size by **{span(spreads(arms[ours]))}**."
     )
 
 

@@ -370,7 +370,7 @@ def test_the_page_says_what_is_missing_and_shows_what_is_there(tmp_path, monkeyp
 
     nothing = true_size.answer(tmp_path).data
     assert "`olmo-1b`, `olmo-7b`, `smollm2`, `smollm2-semeval`" in nothing and "python -m gpu run olmo-1b olmo-7b smollm2 smollm2-semeval`" in nothing
-    assert "also `olmo-1b-semeval`, `olmo-7b-semeval`, `olmo-1b-0724`, `olmo-7b-0724`" in nothing
+    assert "also missing: `olmo-1b-semeval`, `olmo-7b-semeval`, `olmo-1b-0724`, `olmo-7b-0724`" in nothing
     from gpu.study import steps
 
     beds = {name: phase.jobs[0].testbed for name, step in steps().items() for phase in step.phases[:1]}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -69,7 +70,7 @@ def test_a_setting_that_lost_its_distance_is_not_the_nearest(lost):
     assert a.Arm("x", "npo", (gone, good)).best(a.DISTANCE) is good
     assert len(a.table({"x": a.Arm("x", "npo", (gone, good))}).rows) == 2
     alone = {"bad": a.Arm("bad", "npo", (gone,)), "one": arms["one"], "two": arms["two"]}
-    assert "Nearest to the twin of all arms is **one**" in a.answer(alone, [("Is one better?", "one", "two")]).data
+    assert "as any, is **one**" in a.answer(alone, [("Is one better?", "one", "two")]).data
 
 
 def test_an_end_of_an_interval_that_rounds_to_zero_shows_its_sign():
@@ -191,7 +192,7 @@ def test_fresh_seeds_decide_once_the_setting_is_chosen(monkeypatch):
     assert a.difference(arms, "x", "y").estimate == pytest.approx(0.46 - 0.91)
     text = a.answer(arms, [("Is it?", "x", "y")], first=["Before."]).data
     assert "- Before.\n- Is it? **No" in text and "Kept 46\u202f% at 0.0001 against 91" in text
-    assert "2 fresh seeds; settings were chosen on 3 others." in text
+    assert "2 fresh seeds, too few to tell anything apart; settings were chosen on 3 others." in text
     rows = {(d["arm"], d["reading"]): d for d in a.confirmed(arms).data}
     assert rows["x", a.KEPT]["chosen_on"] == pytest.approx(0.82) and rows["x", a.KEPT]["mean"] == pytest.approx(0.46) and rows["x", a.KEPT]["seeds"] == "5 6"
     assert len(a.records({"x": x})) == 2 * 3 + 2, "the one fresh setting is best by both readings, and counts once"
@@ -201,9 +202,40 @@ def test_fresh_seeds_decide_once_the_setting_is_chosen(monkeypatch):
 def test_fresh_seeds_choose_nothing(monkeypatch):
     monkeypatch.setattr(a, "run", lambda testbed, seed, method, options=None: falling(method, seed, kept=0.5, options=options))
     one = {"x": {"method": "npo", "rates": [1e-4]}}
-    with pytest.raises(SpecError, match=r"fresh seeds must not be among those that choose the settings, \[0, 1, 2\]; got \[2, 3\]: remove \[2\]"):
-        a.gather(one, "tiny/synthetic", None, [2, 3])
-    assert not a.gather(one, "tiny/synthetic", 0, [2, 3])["x"].fresh, "one seed chooses nothing that others could confirm"
+    for wrong, which in (([2, 3], 2), ([3, 4, 3], 3), ([7], 7)):  # of the study, twice, of the search
+        with pytest.raises(SpecError, match=rf"fresh seeds must be other ones .*\[0, 1, 2, 7\], and each once; got {re.escape(str(wrong))}: look at \[{which}\]"):
+            a.gather(one, "tiny/synthetic", None, wrong)
+    for wrong in (5, None, "34", ["3"], [True], [[3]]):
+        with pytest.raises(SpecError, match=r"fresh must be a list of seeds, whole numbers, got"):
+            a.gather(one, "tiny/synthetic", None, wrong)
+    for given in ([2, 3], None):
+        assert not a.gather(one, "tiny/synthetic", 0, given)["x"].fresh, "one seed chooses nothing that others could confirm"
+
+
+def test_what_one_seed_lost_is_said_and_compared_without():
+    """The difference is over seeds that both arms have, by seed and not by place; a run whose end is not finite costs no table."""
+    one = arm("one", "npo", (1e-3, (0.8, 0.8, 0.8, 0.8), (0.2, 0.21, 0.2, 0.2)))
+    kept = one.settings[0].kept
+    torn = a.Arm("torn", "wga", (dataclasses.replace(one.settings[0], kept=(math.nan, 0.5, 0.5, 0.6), records=one.settings[0].records[::-1]),))
+    assert a._differences({"one": one, "torn": torn}, "one", "torn", a.KEPT) == pytest.approx([kept[0] - 0.6, kept[0] - 0.5, kept[0] - 0.5])
+    assert "over 3 of 4 seeds)" in a.compared({"one": one, "torn": torn}, "one", "torn", a.KEPT)
+    lost = dataclasses.replace(one.settings[0], records=tuple(dataclasses.replace(r, metrics=r.metrics | {"forget/questions": None}) for r in one.settings[0].records))
+    with_fresh = dataclasses.replace(one, fresh={a.KEPT: lost, a.DISTANCE: lost})
+    assert "0 of 4" in a.confirmed({"one": with_fresh})._repr_html_()
+
+
+def test_the_box_counts_what_was_compared():
+    arms = pair(0.3)
+    with pytest.raises(SpecError, match="questions must hold at least one"):
+        a.answer(arms, [])
+    never = a.Arm("never", "npo", (dataclasses.replace(arms["two"].settings[0], kept=(math.nan,) * 3, distance=(math.nan,) * 3),))
+    text = a.answer({**arms, "never": never}, [("Is it?", "never", "one")]).data
+    assert text.count("**Nothing can be compared.**") == 1 and "Of these 0 intervals" in text
+    once, twice = (a.answer(arms, [("Is it?", "one", "two"), *again]).data for again in ([], [("Turned?", "two", "one")]))
+    assert "*one* is better than *two* by what is kept and the distance to the twin.**" in once and once.split("\n")[2].split("(Holm)")[1] == twice.split("\n")[2].split("(Holm)")[1]
+    near = {k: arm(k, "npo", (1e-3, (0.8, 0.8, 0.8), v)) for k, v in (("far", (0.26, 0.28, 0.25)), ("close", (0.2, 0.2, 0.2)), ("third", (0.2, 0.5, 0.3)))}
+    text = a.answer(near, [("Is it?", "close", "far"), ("Or it?", "close", "third"), ("And it?", "third", "far")]).data
+    assert "yes (not once corrected) by the distance to the twin" in text and "(Holm), none is told apart.**" in text
 
 
 def test_what_hardly_moved_is_not_the_nearest():
@@ -213,7 +245,7 @@ def test_what_hardly_moved_is_not_the_nearest():
     assert (idle.forgot, far.forgot) == (0, 3) and a.Arm("x", "npo", (idle, far)).best(a.DISTANCE) is far
     assert a.Arm("x", "npo", (idle,)).best(a.DISTANCE) is idle
     arms = {"idle": a.Arm("idle", "npo", (idle,)), "x": a.Arm("x", "npo", (far,))}
-    assert "Nearest to the twin of all arms is **x** (0.40)" in a.answer(arms, [("Is it?", "idle", "x")]).data
+    assert "as any, is **x** (0.40)" in a.answer(arms, [("Is it?", "idle", "x")]).data
 
 
 def test_seeds_far_apart_are_shown_by_their_range():
@@ -243,7 +275,8 @@ def test_whether_the_preconditioner_acts():
     assert "published damping its weights spread by a factor of **1**" in said and "own size by **11 to 39**" in said
     assert "as long as a run answers half of the retain questions, and by up to 20 once a model has lost these;" in said
     said = a.acts({"p": logged(), "o": logged((20, 1.0))}, "p", "o")
-    assert "**–**" in said and "once a model" not in said and "by **20**" in said
+    assert said == "", "nothing is said where nothing was logged"
+    assert "once a model" not in a.acts({"p": logged((1.0, 1.0)), "o": logged((20, 1.0))}, "p", "o")
 
 
 def test_many_comparisons_are_corrected_for_their_number():
@@ -256,6 +289,8 @@ def test_many_comparisons_are_corrected_for_their_number():
     names = ("far", "close")
     arms = dict(zip(names, (arm(k, "npo", (1e-3, (0.8, 0.8, 0.8), v)) for k, v in zip(names, near, strict=True)), strict=True))
     assert a.ahead(arms, [("close", "far")]) == [("close", "far", a.DISTANCE)] and a.ahead(arms, [("far", "close")]) == []
-    assert a.ahead(arms, [("close", "far")] * 5) == []
+    assert a.ahead(arms, [("close", "far")] * 5) == [("close", "far", a.DISTANCE)], "a pair that is asked again is one"
+    five = arms | {f"other {n}": arm("x", "npo", (1e-3, (0.8, 0.8, 0.8), (0.2, 0.5, 0.3))) for n in range(4)}
+    assert a.ahead(five, [("close", "far"), *(("close", f"other {n}") for n in range(4))]) == []
     sure = {k: arm(k, "npo", (1e-3, (0.8, 0.8, 0.8), v)) for k, v in (("bad", (0.5, 0.501, 0.5)), ("good", (0.1, 0.1, 0.1)))}
     assert ("good", "bad", a.DISTANCE) in a.ahead(sure, [("good", "bad")] * 5) and a.ahead(sure, []) == []

@@ -73,7 +73,7 @@ def test_the_table_has_the_change_since_the_target(study):
 
 def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
     said = pretrained.answer(study, study, arms_of(study)).data
-    assert "of the methods with such a run: Gradient ascent (" in said and "The other methods left more; they stand at NPO (" in said and "Of 1 pairs" not in said and "The one pair of methods comes" in said
+    assert "of the methods whose run shown is one of these: Gradient ascent (" in said and "The other methods left more; they stand at NPO (" in said and "Of 1 pairs" not in said and "The one pair of methods comes" in said
     assert "gives Gradient ascent most, 0.90; the twin 0.77 and" in said and "guessing" not in said and "Gradient ascent (-100 points)" in said and "One seed, 4 forget documents" in said
     assert "end-of-text" not in said
     silent = study | {"always_eos": [asked(made("always_eos", 0, forget=0.0, retain=0.0), HALF, **{"official/final": 0.8})]}
@@ -90,7 +90,7 @@ def test_the_answer_names_the_closest_the_order_and_what_mmlu_lost(study):
 def test_the_answer_says_that_a_setting_was_chosen_on_the_numbers_shown(study):
     said = pretrained.answer(study, study, arms_of(study, npo=[0.3, 0.2, 0.4])).data
     assert "chosen on these very numbers: 3 of NPO (from 0.20 to 0.40)" in said
-    assert "**1 of 4 runs end at a tenth of the forget questions or less, and with 0 to 0" in said and "with such a run: Gradient ascent" in said
+    assert "**1 of 4 runs end at a tenth of the forget questions or less, and with 0 to 0" in said and "is one of these: Gradient ascent" in said
     untouched = {m: [dataclasses.replace(r[0], metrics=r[0].metrics | {"forget/questions": 1.0})] for m, r in study.items()}
     said = pretrained.answer(untouched, study, arms_of(untouched)).data
     assert "**No run ends at a tenth of the forget questions or less.**" in said and "All methods left more; they stand at " in said

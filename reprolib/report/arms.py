@@ -33,6 +33,17 @@ KEPT, DISTANCE = "kept", "distance"
 HEADS = {KEPT: f"kept at {LEVEL:.0%} of the forget questions", DISTANCE: "distance to the twin at the end"}
 
 
+GUESS = "≈ "
+STEEP = 0.5  # more than this share of the forget questions, and in the next line of the log the level is behind
+
+
+def steep(record: Record) -> bool:
+    """Whether the level was passed in one great leap of the log, so that what is kept there is a straight line's guess."""
+    points = way(record)
+    first = next((i for i, p in enumerate(points) if p["forget/questions"] <= LEVEL), 0)
+    return first > 0 and not points[first]["jump"] and points[first - 1]["forget/questions"] > STEEP
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One learning rate of an arm."""
@@ -47,6 +58,11 @@ class Setting:
         """Seeds that end at the level or below, with a distance at all."""
         ends = (r.metrics["forget/questions"] for r in self.records)
         return sum(math.isfinite(d) and end is not None and end <= LEVEL for d, end in zip(self.distance, ends, strict=True))
+
+    @property
+    def guessed(self) -> bool:
+        """Whether what is kept at the level is a straight line's guess in most of the seeds that get there."""
+        return 2 * sum(map(steep, self.records)) > sum(map(math.isfinite, self.kept))
 
     def place(self, reading: str) -> tuple[float, ...]:
         """What orders settings, the largest first: seeds that forgot and that have the reading at all, then the reading."""
@@ -116,10 +132,7 @@ def gather(arms: Mapping[str, Mapping[str, Any]], testbed: str, seed: int | None
     no choice to confirm, and they are left aside.
     """
     chosen = seeds(seed)
-    both = sorted(set(fresh) & set(chosen))
-    if both and seed is None:
-        raise SpecError(f"fresh seeds must not be among those that choose the settings, {list(chosen)}; got {list(fresh)}: remove {both}.")
-    fresh = () if seed is not None else tuple(fresh)
+    fresh = () if seed is not None else _fresh(fresh, chosen)
     twins = {s: run(testbed=testbed, method="twin", seed=s) for s in (*chosen, *fresh)}
 
     def setting(rate: float | None, own: Mapping[str, Any], over: Sequence[int]) -> Setting:
@@ -137,6 +150,19 @@ def gather(arms: Mapping[str, Mapping[str, Any]], testbed: str, seed: int | None
     return out
 
 
+def _fresh(given: Any, chosen: Sequence[int]) -> tuple[int, ...]:
+    from reprolib.grid import Search
+
+    search = Search.load()
+    used = [*chosen, *([search.seed] if search else [])]
+    if not isinstance(given, list | tuple) or not all(isinstance(s, int) and not isinstance(s, bool) for s in given):
+        raise SpecError(f"fresh must be a list of seeds, whole numbers, got {given!r}; e.g. fresh: [3, 4, 5], or [] for none.")
+    wrong = sorted({s for s in given if s in used or given.count(s) > 1})
+    if wrong:
+        raise SpecError(f"fresh seeds must be other ones than those that choose settings or options, {used}, and each once; got {list(given)}: look at {wrong}.")
+    return tuple(given)
+
+
 def kept(record: Record) -> float:
     """Mean of retain and world questions when the level is first reached; NaN if it never is."""
     found = at_level(record, LEVEL)
@@ -150,40 +176,36 @@ def difference(arms: Arms, a: str, b: str, reading: str = KEPT) -> SeedsInterval
 
 
 def _differences(arms: Arms, a: str, b: str, reading: str) -> list[float]:
-    pairs = zip(arms[a].values(reading), arms[b].values(reading), strict=True)
-    return [x - y for x, y in pairs if math.isfinite(x - y)]
+    own, others = ({r.spec.seed: v for r, v in zip(s.records, getattr(s, reading), strict=True)} for s in (arms[k].shown(reading) for k in (a, b)))
+    return [v - others[seed] for seed, v in own.items() if seed in others and math.isfinite(v - others[seed])]
 
 
-def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> list[tuple[str, str, str]]:
-    """Of the pairs, those whose first arm does better than its second by a reading, Holm-corrected over all pairs and both readings.
+def apart(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> list[tuple[str, str, str]]:
+    """(better arm, worse arm, reading) of the pairs that are told apart, Holm-corrected over all pairs and both readings.
 
-    The p-value is that of the paired t test that :func:`better` makes one by one.
+    The p-value is that of the paired t test that :func:`better` makes one by one; a pair counts once, whichever way it is asked. With
+    fewer than three seeds nothing is told apart.
     """
     from scipy.special import stdtr  # scipy.stats has the test, and takes most of a second to import
 
     found = []
-    for a, b in pairs:
+    for a, b in {frozenset(p): p for p in pairs}.values():
         for reading, gain in ((KEPT, 1), (DISTANCE, -1)):
             both = _differences(arms, a, b, reading)
-            if len(both) > 1:
+            if len(both) > 2:
                 same = max(both) == min(both)  # no spread: no test, but a difference all the same
                 p = float(both[0] == 0) if same else 2 * float(stdtr(len(both) - 1, -abs(_mean(both)) * math.sqrt(len(both)) / stdev(both)))
-                found.append((p, gain * sum(both) > 0, (a, b, reading)))
-    corrected = holm([p for p, _, _ in found]) if found else []
-    return [names for (_, better_, names), p in zip(found, corrected, strict=True) if better_ and p < level]
+                found.append((p, (a, b, reading) if gain * sum(both) > 0 else (b, a, reading)))
+    corrected = holm([p for p, _ in found]) if found else []
+    return [names for (_, names), p in zip(found, corrected, strict=True) if p < level]
+
+
+def ahead(arms: Arms, pairs: Sequence[tuple[str, str]], level: float = 0.05) -> list[tuple[str, str, str]]:
+    """Of the pairs, those whose first arm does better than its second: :func:`apart`, one way."""
+    return [found for found in apart(arms, pairs, level) if found[:2] in {tuple(p) for p in pairs}]
 
 
 WIDE = 0.25  # of a reading from 0 to 1: seeds that lie further apart are shown by their range
-
-
-STEEP = 0.5  # more than this share of the forget questions, and in the next line of the log the level is behind
-
-
-def steep(record: Record) -> bool:
-    """Whether the level was passed in one great leap of the log, so that what is kept there is a straight line's guess."""
-    points = way(record)
-    first = next((i for i, p in enumerate(points) if p["forget/questions"] <= LEVEL), 0)
-    return first > 0 and not points[first]["jump"] and points[first - 1]["forget/questions"] > STEEP
 
 
 def _shown(values: Sequence[float], reading: str) -> str:
@@ -197,7 +219,7 @@ def _told(arm: Arm, reading: str) -> str:
     finite = [v for v in getattr(setting, reading) if math.isfinite(v)]
     apart = f" ({_shown([min(finite)], reading)} to {_shown([max(finite)], reading)})" if finite and max(finite) - min(finite) > WIDE else ""
     at = f" at {setting.rate:g}" if setting.rate is not None and finite else ""
-    return _shown(finite, reading) + apart + at
+    return (GUESS if reading == KEPT and setting.guessed else "") + _shown(finite, reading) + apart + at
 
 
 def figure(arms: Arms) -> tuple[Any, str]:
@@ -218,7 +240,7 @@ def figure(arms: Arms) -> tuple[Any, str]:
                 i = within(seeds_interval(values), 1.0)
                 axis.plot([i.low, i.high], [y, y], color=shade, linewidth=3, alpha=0.45, solid_capstyle="round")
             axis.plot(values, [y] * len(values), marker=style.marker(arm.method), color=shade, linestyle="")
-            said.append(f"{arm.label} {number(_mean(values)) if values else 'never gets there'}")
+            said.append(f"{arm.label} {number(_mean(values)) if values else 'never gets there' if reading == KEPT else 'lost it'}")
         axis.set(title=HEADS[reading].replace(" at ", "\nat "), xlabel="share of questions" if reading == KEPT else "distance (0: the twin)")
         axis.grid(axis="y", visible=False)
         words.append(f"{HEADS[reading]}: {', '.join(said)}")
@@ -244,7 +266,7 @@ def show(arms: Arms) -> Any:
 
 CAPTION = (
     "Every setting. At the level: where the run first answers no more than a tenth of the forget questions, by interpolation along the trajectory, "
-    "over the seeds that get there (≈: most of them fell there from more than half of the questions between two lines of the log, and the number is a straight line's guess); the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm, the nearest of those that leave a tenth or less in most seeds; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
+    "over the seeds that get there (≈: most of them fell there from more than half of the questions between two lines of the log, and the number is a straight line's guess); the other columns are the run's end. Questions count here if the greedy answer equals the true one letter for letter. Means, 95 % t intervals over seeds. KEPT and NEAREST mark the best setting of an arm, the nearest of those that leave a tenth or less in as many seeds as any of its settings does; (edge): it is the smallest or largest of the rates that were tried, and a further one might do better."
 )
 
 
@@ -259,7 +281,7 @@ def table(arms: Arms) -> Table:
             end = {k: [r.metrics[k] for r in s.records] for k in ("forget/questions", "attack/auc", "retain/questions", "world/accuracy")}
             rows.append({
                 "arm": arm.label, "rate": "–" if s.rate is None else f"{s.rate:g}", "best by": ", ".join(marks) or "–",
-                "at the level": f"{len(there)} of {len(s.records)}", "kept there": ("≈ " if sum(map(steep, s.records)) > len(there) / 2 else "") + cell(within(seeds_interval(there), 1.0)) if there else "–",
+                "at the level": f"{len(there)} of {len(s.records)}", "kept there": (GUESS if s.guessed else "") + cell(within(seeds_interval(there), 1.0)) if there else "–",
                 "distance": cell(within(seeds_interval(away), None)) if away else "–", "forget q.": number(_mean(end["forget/questions"])),
                 "AUC": number(_mean(end["attack/auc"])), "retain q.": number(_mean(end["retain/questions"])),
                 "world q.": number(_mean(end["world/accuracy"])),
@@ -284,9 +306,10 @@ def confirmed(arms: Arms) -> Table:
             rows.append({
                 "arm": arm.label, "best by": "what is kept" if reading == KEPT else "distance", "rate": "–" if s.rate is None else f"{s.rate:g}",
                 "where chosen": number(_mean(old)) if old else "–",
-                "fresh seeds": cell(within(seeds_interval(new), 1.0 if reading == KEPT else None)) if new else "–",
+                "fresh seeds": (GUESS if reading == KEPT and s.guessed else "")
+                + cell(within(seeds_interval(new), 1.0 if reading == KEPT else None)) if new else "–",
                 "lowest to highest": f"{number(min(new))} to {number(max(new))}" if new else "–",
-                "ended at the level": f"{sum(r.metrics['forget/questions'] <= LEVEL for r in s.records)} of {len(s.records)}",
+                "ended at the level": f"{s.forgot} of {len(s.records)}",
                 "forget q.": number(end["forget/questions"]), "AUC": number(end["attack/auc"]),
                 "retain q.": number(end["retain/questions"]), "world q.": number(end["world/accuracy"]),
             })  # fmt: skip
@@ -296,7 +319,7 @@ def confirmed(arms: Arms) -> Table:
                 "by_seed": " ".join("" if math.isnan(v) else f"{v:.4f}" for v in getattr(s, reading)),
                 **{k: round(v, 4) for k, v in end.items()},
             })  # fmt: skip
-    caption = "The best settings once more. Where chosen: the mean that chose it, on the study's seeds. Fresh seeds: mean and 95 % t interval over the seeds that chose nothing and that have the reading. The other columns are the end of these runs."
+    caption = "The best settings once more. Where chosen: the mean that chose it, on the study's seeds. Fresh seeds: mean and 95 % t interval over the seeds that chose nothing and that have the reading. A seed that never comes down to a tenth has nothing kept there, and is left out. ≈: in most of them a straight line's guess, since the log leaps over the level. The other columns are the end of these runs."
     if not rows:
         return Table.of([{"arm": "no arm has fresh seeds"}])
     return replace(Table.of(rows, caption), data=tuple(data))
@@ -308,39 +331,51 @@ def records(arms: Arms) -> list[Record]:
     return [r for s in settings for r in s.records]
 
 
-def answer(arms: Arms, questions: Sequence[tuple[str, str, str]], more: Sequence[str] = (), lead: str = "", first: Sequence[str] = ()) -> Any:
+def answer(arms: Arms, questions: Sequence[Sequence[str]], more: Sequence[str] = (), lead: str = "", first: Sequence[str] = ()) -> Any:
     """The answer's box: (question, a, b), each asking whether arm a does better than arm b, by what is kept and by the distance.
 
     ``first`` and ``more``: lines before and after; ``lead``: a first sentence in the place of the count of what is told apart.
     """
-    lines, neither = [], 0
+    if not questions:
+        raise SpecError("questions must hold at least one (question, arm, other arm), got none.")
+    pairs = [(a, b) for _, a, b in questions]
+    sure, lines, verdicts = apart(arms, pairs), [], []
     for question, a, b in questions:
-        verdicts = {reading: better(arms, a, b, reading) for reading in (KEPT, DISTANCE)}
-        said = {v: " and ".join(SHORT[r] for r in verdicts if verdicts[r] == v) for v in dict.fromkeys(verdicts.values())}
-        word = VERDICTS[verdicts[KEPT]] if len(said) == 1 else "; ".join(f"{VERDICTS[v]} by {how}" for v, how in said.items())
-        neither += not {"yes", "no"} & set(verdicts.values())
-        numbers = "; ".join(compared(arms, a, b, r) for r in verdicts)
-        lines.append(f"- {question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
-    n = max(len(arm.shown(KEPT).records) for arm in arms.values())
+        own = {reading: better(arms, a, b, reading) for reading in (KEPT, DISTANCE)}
+        words = {r: _verdict(v, (a, b, r) in sure or (b, a, r) in sure) for r, v in own.items()}
+        said = {w: " and ".join(SHORT[r] for r in words if words[r] == w) for w in dict.fromkeys(words.values())}
+        word = words[KEPT] if len(said) == 1 else "; ".join(f"{w} by {how}" for w, how in said.items())
+        verdicts.append(set(own.values()))
+        numbers = "; ".join(compared(arms, a, b, r) for r in own)
+        lines.append(f"{question} **{word[0].upper()}{word[1:]}.** {numbers[0].upper()}{numbers[1:]}.")
+    made = [v for v in verdicts if v != {"none"}]
+    neither = sum(not {"yes", "no"} & v for v in made)
+    counted = f"{neither} of {len(made)} comparisons {'is' if neither == 1 else 'are'} told apart by neither reading"
+    counted = "Nothing can be compared" if not made else counted if neither else "Every comparison is told apart by at least one reading"
+    left = {(x, y): " and ".join(SHORT[r] for *names, r in sure if names == [x, y]) for x, y, _ in sure}
+    remain = listed([f"*{x}* is better than *{y}* by {how}" for (x, y), how in left.items()]) or "none is told apart"
     nearest = max(arms.values(), key=lambda arm: arm.shown(DISTANCE).place(DISTANCE))
-    counted = f"{neither} of {len(questions)} comparisons"
-    counted = f"{counted} {'is' if neither < 2 else 'are'} told apart by neither reading" if neither else "Every comparison is told apart by at least one reading"
-    asked = [(a, b) for _, a, b in questions]
-    sure: dict[tuple[str, str], list[str]] = {}
-    for better_, worse, reading in [*ahead(arms, asked), *ahead(arms, [(b, a) for a, b in asked])]:
-        sure.setdefault((better_, worse), []).append(SHORT[reading])
-    left = listed([f"*{x}* is better than *{y}* by {' and '.join(how)}" for (x, y), how in sure.items()])
     opening = lead or (
-        f"**{counted}; corrected for their number (Holm), {left or 'none is told apart'}.** "
-        f"Nearest to the twin of all arms is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
+        f"**{counted}{f'; corrected for their number (Holm), {remain}' if made else ''}.** Nearest to the twin, of the arms that forget in as many seeds "
+        f"as any, is **{nearest.label}** ({_shown(nearest.values(DISTANCE), DISTANCE)})."
     )
-    new = any(arm.fresh for arm in arms.values())
-    seeds_said = f"{n} {'fresh ' if new else ''}seed{'s' if n > 1 else ''}" + (
-        f"; settings were chosen on {max(len(s.records) for arm in arms.values() for s in arm.settings)} others." if new else "." if n > 2 else ", too few to tell anything apart."
-    )
-    note = f"Kept: retain and world questions where a tenth of the forget questions is left; distance: to the twin, at the end. The first number is the first arm's of the question, in parentheses the range of its seeds where they lie more than {100 * WIDE:.0f} points apart; each reading has its own best rate, and a difference is taken over the seeds that have the reading in both arms. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what cannot be excluded. Of the {2 * len(questions)} intervals one in twenty leaves out 0 by chance{': corrected for that (Holm), ' + (left if sure else 'none is told apart') if lead else ''}. {seeds_said}"
-    bullets = "\n".join([*(f"- {x}" for x in first), *lines, *(f"- {x}" for x in more)])
+    n, tests = max(len(arm.shown(KEPT).records) for arm in arms.values()), sum(len(_differences(arms, a, b, r)) > 1 for a, b in pairs for r in SHORT)
+    chose = max(len(s.records) for arm in arms.values() for s in arm.settings) if any(arm.fresh for arm in arms.values()) else 0
+    note = (
+        "Kept: retain and world questions where a tenth of the forget questions is left (≈: in most seeds a straight line's guess, over a leap in the log); "
+        "distance: to the twin, at the end. The first number is the first arm's of the question, in parentheses the range of its seeds where they lie more "
+        f"than {100 * WIDE:.0f} points apart; each reading has its own best rate, and a difference is taken over the seeds that have the reading in both "
+        "arms. Told apart: the 95 % t interval of the difference, seed by seed, leaves out 0; not told apart does not mean equal, the interval says what "
+        f"cannot be excluded. Of these {tests} intervals one in twenty would leave out 0 if there were no difference anywhere"
+        + (f": corrected for that (Holm), {remain}" if lead else "") + f". {n} {'fresh ' if chose else ''}seed{'s' if n > 1 else ''}"
+        + (", too few to tell anything apart" if n < 3 else "") + (f"; settings were chosen on {chose} others" if chose else "") + "."
+    )  # fmt: skip
+    bullets = "\n".join(f"- {x}" for x in (*first, *lines, *more) if x)
     return say("```{admonition} The answer\n:class: tip\n" + opening + f"\n\n{bullets}\n\n{note}\n```")
+
+
+def _verdict(found: str, sure: bool) -> str:
+    return VERDICTS[found] + ("" if sure or found not in ("yes", "no") else " (not once corrected)")
 
 
 SHORT = {KEPT: "what is kept", DISTANCE: "the distance to the twin"}
@@ -368,7 +403,9 @@ def compared(arms: Arms, a: str, b: str, reading: str) -> str:
         text = f"{scale * v:+.{digits}f}"
         return text.lstrip("+-") if not float(text) else text.replace("-", "\u2212")
 
-    gap = f" ({shown(found.estimate)}{' points' if reading == KEPT else ''} [{shown(found.low)}, {shown(found.high)}])" if found else ""
+    n, most = found.n_seeds if found else 0, max(len(arms[k].values(reading)) for k in (a, b))
+    few = f" over {n} of {most} seeds" if n < most else ""
+    gap = f" ({shown(found.estimate)}{' points' if reading == KEPT else ''} [{shown(found.low)}, {shown(found.high)}]{few})" if found else ""
     return f"{'kept' if reading == KEPT else 'distance'} {x} against {y}{gap}"
 
 
@@ -389,25 +426,27 @@ def spread(arms: Arms, names: Mapping[str, str], caption: str = "") -> Table:
 def spreads(arm: Arm, whole: bool = True) -> list[float]:
     """How far the weights of an arm's preconditioners spread, at every line of the log at which a run answers more than half of the
     retain questions (``whole``), or no longer does."""
-    points = (p for r in records({"": arm}) for p in r.trajectory if p.get("optimizer/weight_spread") is not None)
-    return [p["optimizer/weight_spread"] for p in points if (p["retain/questions"] > 0.5) == whole]
+    logged = ((p.get("optimizer/weight_spread"), p.get("retain/questions")) for r in records({"": arm}) for p in r.trajectory)
+    return [v for v, q in logged if v is not None and q is not None and (q > 0.5) == whole]
 
 
 def acts(arms: Arms, published: str, ours: str) -> str:
-    """Whether a preconditioner decides anything: how far its weights spread under two dampings, by what the runs logged.
+    """Whether a preconditioner decides anything: how far its weights spread under two dampings, by what all runs logged; "" if none did.
 
     The Fisher is of the retain rows: once a model has lost these, it grows, and says nothing more of what is worth keeping.
     """
 
     def span(values: Sequence[float]) -> str:
-        ends = list(dict.fromkeys(f"{v:.3g}" if v < 10 else f"{v:.0f}" for v in (min(values), max(values)))) if values else ["–"]
+        ends = list(dict.fromkeys(f"{v:.3g}" if v < 10 else f"{v:.0f}" for v in (min(values), max(values))))
         return " to ".join(ends)
 
     gone = spreads(arms[published], whole=False)
+    if not (spreads(arms[published]) and spreads(arms[ours])):
+        return ""
     return (
         f"Does the Fisher act at all? With the published damping its weights spread by a factor of **{span(spreads(arms[published]))}** (95th over 5th percentile; "
         f"1 is plain ascent) as long as a run answers half of the retain questions"
-        + (f", and by up to {max(gone):.0f} once a model has lost these" if gone else "")
+        + (f", and by up to {span(gone).rpartition(' ')[2]} once a model has lost these" if gone else "")
         + f"; with a damping relative to the Fisher's own size by **{span(spreads(arms[ours]))}**."
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reprolib.plan import Plan
 
 OBJECTIVES = {"graddiff": "gradient_difference", "npo": "npo"}  # of benchmarks/step.py
-NEAR = 0.05  # of a GPU's memory: a predicted peak this close to it may fit or not
+NEAR = 0.05  # of a GPU's memory: a prediction this close to it does not decide
 COMMAND = "`python -m gpu run olmo-1b-cost olmo-7b-cost`"
 
 
@@ -188,21 +188,22 @@ def _plan(model: str, fields: str) -> Any:
 
 def predictions(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], memory: Sequence[int] = (24, 80, 141)) -> Table:
     """Peak memory as the planner sees it, and on which GPUs (by memory in GiB) it fits. ``cases``: title -> fields of :func:`reprolib.plan.plan`."""
-    from reprolib.plan import fits
+    from reprolib.plan import fits, needed
 
     rows = []
     for model, title, found in _planned(models, cases):
         enough = [m for m in memory if fits(found.peak_bytes, replace(found.setting, gpu_memory_gib=m))]
-        near = [m for m in memory if abs(found.peak_bytes / GIB / m - 1) < NEAR]
+        near = [m for m in memory if abs(needed(found.peak_bytes) / (m * GIB) - 1) < NEAR]
         rows.append({
             "model": model, "run": title, "weights that move": f"{found.trained_parameters / 1e6:,.0f} M", "peak, GiB": f"{found.peak_bytes / GIB:.0f}",
             "most of it": max(found.parts, key=lambda p: p.bytes if largest(found) in p.phases else 0).name,
-            "fits on": (f"{enough[0]} GiB" if enough else "none of them") + (f" (or not: {near[0]} is close)" if near else ""),
+            "fits on": (f"{enough[0]} GiB{', barely' if enough[0] in near else ''}" if enough else "none of them")
+            + (f" ({near[0]} GiB perhaps)" if near and near[0] not in enough else ""),
             "steps": f"{found.steps:,}", "on an H200": minutes(found.seconds("H200")),
         })  # fmt: skip
     shown = ", ".join(str(m) for m in memory)
     return Table.of(rows, caption=f"Predicted, not measured: peak memory in training or evaluation, without the target beside, the smallest GPU of {shown} GiB that it fits on (GiB is what "
-                    f"vendors write as GB; close: within {100 * NEAR:.0f} % of the peak, which a prediction cannot decide), and training time at an assumed 30 % of the peak.")  # fmt: skip
+                    f"vendors write as GB; barely, perhaps: what it takes with the allocator's loss is within {100 * NEAR:.0f} % of the memory), and training time at an assumed 30 % of the peak.")  # fmt: skip
 
 
 def largest(found: Any) -> str:

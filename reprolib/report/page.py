@@ -269,8 +269,8 @@ def answer(study: Study) -> Any:
     gate = f"end with at most {_percent(LEVEL)} of the forget questions answered in every seed"
     among = f"{len(there)} {gate}. Among them, " if there else f"none {gate}. Still, "
     apart = (
-        f" Its distance ({own[0]:.2f} to {own[1]:.2f} over seeds) overlaps with that of {names(alike)}; where documents are drawn anew as well, "
-        "{doc}`more stand beside it </results/notebooks/synthesis/yardsticks>`." if alike and own[0] < own[1] else ""
+        f" Its distance ({own[0]:.2f} to {own[1]:.2f} over seeds) overlaps with that of {names(alike)}; what drawing documents anew adds is on the "
+        "{doc}`yardsticks' page </results/notebooks/synthesis/yardsticks>`." if alike and own[0] < own[1] else ""
     )
     lines = [
         f"Of {counted(every)} on `{study['twin'][0].spec.testbed}`, {among}**{_label(best)}** comes closest to a model retrained without "

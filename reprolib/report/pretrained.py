@@ -41,7 +41,7 @@ def nearest(arms: Arms) -> dict[str, tuple[Arm, Setting, int]]:
 
 def ended(arms: Arms, twin: Record) -> list[tuple[float, Record]]:
     """Of all runs, those that end at a tenth of the forget questions or less: retain questions as a share of the twin's, ascending."""
-    there = (r for r in records_of(arms) if r.metrics["forget/questions"] <= LEVEL)
+    there = (r for r in records_of(arms) if (left := r.metrics["forget/questions"]) is not None and left <= LEVEL + 1e-9)
     return sorted(((r.metrics["retain/questions"] / twin.metrics["retain/questions"], r) for r in there), key=lambda x: x[0])
 
 
@@ -107,7 +107,8 @@ def _where(tried: tuple[Arm, Setting, int]) -> str:
 
 
 def _points(i: Interval) -> str:
-    return f"{100 * i.estimate:+.0f} points [{100 * i.low:+.0f}, {100 * i.high:+.0f}]".replace("-", "\u2212")
+    estimate, low, high = (f"{round(100 * v) + 0:+d}" for v in i[:3])  # a whole number: no minus before a zero
+    return f"{estimate} points [{low}, {high}]".replace("-", "\u2212")
 
 
 def answer(study: Study, beside: Study, arms: Arms) -> Any:
@@ -125,9 +126,10 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     def at(methods: Sequence[str]) -> str:
         return listed([f"{style.label(m)} ({away[m]:.2f}{_where(tried[m])})" for m in methods])
 
-    lines = [f"Nearest to the twin, of the methods with such a run: {at(deep)}."] if deep else []
+    lines = [f"Nearest to the twin, of the methods whose run shown is one of these: {at(deep)}."] if deep else []
     if left:
-        lines.append(f"{'The other methods' if deep else 'All methods'} left more; they stand at {at(left)}. The untouched target is at {away['target']:.2f}.")
+        lines.append(f"{'The other methods' if deep else 'All methods'} left more; they stand at {at(left)}.")
+    lines.append(f"The untouched target is at {away['target']:.2f}.")
     several = {m: [sum(s.distance) / len(s.distance) for a in arms.values() if a.method == m for s in a.settings] for m, (_, _, n) in tried.items() if n > 1}
     if several:
         shown = [f"{len(d)} of {style.label(m)} (from {min(d):.2f} to {max(d):.2f})" for m, d in several.items()]

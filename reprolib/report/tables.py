@@ -88,12 +88,13 @@ def cell(i: Any) -> str:
     return f'{number(i.estimate)} <span class="interval">[{number(i.low)}, {number(i.high)}]</span>'
 
 
-ALIKE = "Every way of drawing these documents again gives this number: a task's documents are alike, and an interval would say nothing."
+ALIKE = "However the documents are drawn again, this number stays: an interval would say nothing."
 
 
 def alike(i: Any) -> bool:
-    """Whether resampling found no spread where there must be some: few documents that are alike. At a bound (0, 1) none is no wonder."""
-    return i.low == i.high == i.estimate and not float(i.estimate).is_integer()
+    """Whether resampling documents found no spread, since these are few and alike, or tied. At a bound (0, 1) that is no wonder."""
+    drawn = getattr(i, "n_documents", 0) > 0
+    return drawn and max(abs(i.low - i.estimate), abs(i.high - i.estimate)) < 1e-9 and abs(i.estimate - round(i.estimate)) > 1e-9
 
 
 def scores(study: Mapping[str, Sequence[Record]], names: Sequence[str] = COLUMNS, caption: str = "") -> Table:

@@ -159,8 +159,12 @@ def answer(base: Path | str | None = None) -> Any:
         lines.append(
             f"Missing: {', '.join(f'`{m}`' for m in missing)}. On a machine with one GPU of 141 GB (80 GB for all but `olmo-7b`), from the root of the "
             f"repository, `python -m gpu run {' '.join(missing)}` makes them; `gpu/README.md` says what it needs and how long it takes. "
-            + (f"Where weights can be downloaded, also {', '.join(f'`{m}`' for m in pretrained)}: the organisers' own targets and the published models. " if pretrained else "")
             + ("Of these nothing is known yet." if found else "Until then this page has nothing to show.")
+        )
+    if pretrained:
+        lines.append(
+            f"Where weights can be downloaded, also missing: {', '.join(f'`{m}`' for m in pretrained)}, the organisers' own targets and the published models "
+            f"(`python -m gpu run {' '.join(pretrained)}`)."
         )
     return say("```{admonition} The answer\n:class: " + ("warning" if missing else "tip") + "\n" + "\n\n".join(lines) + "\n```")
 

@@ -758,13 +758,13 @@ def _headline(found: Sequence[Agreement], core: Study, wide: Study) -> str:
     """How far benchmarks as wholes, then single yardsticks, see the order of the distance; the words follow from tau alone."""
     if not found:
         return "No two of the orders can be compared: there are too few methods."
-    wholes, single, sure = [a for a in found if a.name in WHOLES], [a for a in found if a.name in YARDSTICKS], [a for a in found if a.holm < ALPHA]
+    wholes, single, sure = [a for a in found if a.name in WHOLES], [a for a in found if a.name in YARDSTICKS], [a for a in found if a.holm < ALPHA and a.tau > 0]
     own, lines = between_seeds(core, wide), []
     named = f": {page.listed([a.label for a in sure], 6)}" if sure else ""
     n = f"{len(sure)} of {len(found)} yardsticks agree{'s' if len(sure) == 1 else ''}" if sure else f"None of {len(found)} yardsticks agrees"
     lines.append(f"**{n} beyond chance with the order of {len(_methods(wide))} methods by the book's distance**{named}.")
     if wholes:
-        said = page.listed([f"{BENCHES[a.name]} ({_made_of(a.name)}) {_degree(a.tau)}, {a.tau:.2f}{_over(a.seeds)}" for a in wholes]).replace(";", ",")
+        said = page.listed([f"{BENCHES[a.name]} ({_made_of(a.name)}) {_degree(a.tau)}, {a.tau:.2f}{_over(a.seeds)}" for a in wholes])
         itself = f" The distance's own orders by two seeds agree with {own:.2f}." if math.isfinite(own) else ""
         lines.append(f"Benchmarks read as a whole agree by Kendall's tau: {said}.{itself}")
     if single:

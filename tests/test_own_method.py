@@ -69,3 +69,20 @@ def test_the_page_s_metric_is_found_through_its_entry_point_and_asked(tmp_path):
     done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "['answer_length/forget', 'answer_length/retain']"
+
+
+def test_the_page_s_ablation_is_compared(monkeypatch):
+    """What the page shows, on records that are made up: an adapter that keeps less."""
+    from test_report_arms import falling
+
+    from reprolib.report import arms
+
+    def run(testbed, seed, method, options=None):
+        return falling(method, seed, kept=1.0 if method == "twin" else 0.5 + 0.01 * seed if "trainable" in (options or {}) else 0.9, options=options)
+
+    monkeypatch.setattr(arms, "run", run)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "book" / "own_method.md").read_text(), re.S)[2]
+    scope: dict = {}
+    exec(code, scope)
+    assert "*NPO, all weights* is better than *NPO, an adapter* by what is kept" in scope["answer"].data
+    assert len(scope["table"].rows) == 4 and "NPO, an adapter" in scope["figure"].data

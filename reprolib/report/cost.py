@@ -197,8 +197,8 @@ def predictions(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], m
         rows.append({
             "model": model, "run": title, "weights that move": f"{found.trained_parameters / 1e6:,.0f} M", "peak, GiB": f"{found.peak_bytes / GIB:.0f}",
             "most of it": max(found.parts, key=lambda p: p.bytes if largest(found) in p.phases else 0).name,
-            "fits on": (f"{enough[0]} GiB{', barely' if enough[0] in near else ''}" if enough else "none of them")
-            + (f" ({near[0]} GiB perhaps)" if near and near[0] not in enough else ""),
+            "fits on": (f"{enough[0]:g} GiB{', barely' if enough[0] in near else ''}" if enough else "none of them")
+            + (f" ({near[0]:g} GiB perhaps)" if near and near[0] not in enough else ""),
             "steps": f"{found.steps:,}", "on an H200": minutes(found.seconds("H200")),
         })  # fmt: skip
     shown = ", ".join(str(m) for m in memory)

@@ -1,4 +1,5 @@
-// Names for screen readers that the theme leaves out or contradicts (axe: summary-name, label-content-name-mismatch, region).
+// Names for screen readers that the theme leaves out or contradicts (axe: summary-name, label-content-name-mismatch, region), and a way for
+// keyboards to equations that are wider than the page (axe: scrollable-region-focusable).
 document.addEventListener("DOMContentLoaded", () => {
   for (const s of document.querySelectorAll("summary"))
     if (!s.textContent.trim() && !s.ariaLabel) s.setAttribute("aria-label", "Pages of this chapter");
@@ -13,4 +14,10 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   const brand = document.querySelector(".sidebar-primary-item > .navbar-brand");
   if (brand) Object.entries({ role: "navigation", "aria-label": "Home" }).forEach(([k, v]) => brand.parentElement.setAttribute(k, v));
+  const reach = () => {
+    for (const m of document.querySelectorAll("div.math")) m.toggleAttribute("tabindex", m.scrollWidth > m.clientWidth);
+    for (const m of document.querySelectorAll("div.math[tabindex]")) m.tabIndex = 0;
+  };
+  reach();
+  addEventListener("resize", reach);
 });

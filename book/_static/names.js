@@ -14,6 +14,8 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   const brand = document.querySelector(".sidebar-primary-item > .navbar-brand");
   if (brand) Object.entries({ role: "navigation", "aria-label": "Home" }).forEach(([k, v]) => brand.parentElement.setAttribute(k, v));
+  // docutils gives references roles that are deprecated, and a list children that it may not have
+  for (const e of document.querySelectorAll(".citation-list, .citation")) e.removeAttribute("role");
   const reach = () => {
     for (const m of document.querySelectorAll("div.math")) m.toggleAttribute("tabindex", m.scrollWidth > m.clientWidth);
     for (const m of document.querySelectorAll("div.math[tabindex]")) m.tabIndex = 0;

@@ -251,7 +251,7 @@ def figure(arms: Arms) -> tuple[Any, str]:
     ink = {"color": style.INK, "linestyle": ""}
     marks = [plt.Line2D([], [], marker="o", **ink), plt.Line2D([], [], marker="o", markersize=9, markerfacecolor="none", **ink)]
     new = any(arm.fresh for arm in arms.values())
-    words_of = ["fresh seeds, best setting", "mean of a setting where it was chosen"] if new else ["seeds, best setting", "mean of another setting"]
+    words_of = ["fresh seeds, best setting", "mean of each rate tried, on the seeds that choose"] if new else ["seeds, best setting", "mean of another setting"]
     fig.legend(marks, words_of, loc="outside lower center", ncols=2)
     return fig, "Dot plots with a row an arm. " + "; ".join(words) + "."
 
@@ -259,7 +259,7 @@ def figure(arms: Arms) -> tuple[Any, str]:
 def show(arms: Arms) -> Any:
     """The figure with its caption."""
     new = any(arm.fresh for arm in arms.values())
-    dots = "Dots: fresh seeds of the arm's best setting, with a 95 % interval; rings: means of all settings on the seeds that chose it." if new else "Dots: seeds of the arm's best setting, with a 95 % interval; rings: means of its other settings."
+    dots = "Dots: fresh seeds of the arm's best setting, with a 95 % interval; rings: means of each rate that was tried, on the seeds that choose. A shape a method." if new else "Dots: seeds of the arm's best setting, with a 95 % interval; rings: means of its other settings."
     fig, alt = figure(arms)
     return style.show(fig, alt, f"Left: what is kept (mean of retain and world questions) when forget questions first come down to a tenth; more is better. Right: distance to the twin at the run's end; less is better. {dots}")
 
@@ -319,7 +319,7 @@ def confirmed(arms: Arms) -> Table:
                 "by_seed": " ".join("" if math.isnan(v) else f"{v:.4f}" for v in getattr(s, reading)),
                 **{k: round(v, 4) for k, v in end.items()},
             })  # fmt: skip
-    caption = "The best settings once more. Where chosen: the mean that chose it, on the study's seeds. Fresh seeds: mean and 95 % t interval over the seeds that chose nothing and that have the reading. A seed that never comes down to a tenth has nothing kept there, and is left out. ≈: in most of them a straight line's guess, since the log leaps over the level. The other columns are the end of these runs."
+    caption = "The best settings once more. Where chosen: the mean that chose it, on the study's seeds. Fresh seeds: mean and 95 % t interval over the seeds that chose nothing and that have the reading. A seed that never comes down to a tenth has nothing kept there, and is left out. ≈: in most of them a straight line's guess, since the log leaps over the level. Ended at the level: seeds whose last model answers a tenth of the forget questions or less. The other columns are the end of these runs."
     if not rows:
         return Table.of([{"arm": "no arm has fresh seeds"}])
     return replace(Table.of(rows, caption), data=tuple(data))
@@ -352,7 +352,11 @@ def answer(arms: Arms, questions: Sequence[Sequence[str]], more: Sequence[str] =
     neither = sum(not {"yes", "no"} & v for v in made)
     counted = f"{neither} of {len(made)} comparisons {'is' if neither == 1 else 'are'} told apart by neither reading"
     counted = "Nothing can be compared" if not made else counted if neither else "Every comparison is told apart by at least one reading"
-    left = {(x, y): " and ".join(SHORT[r] for *names, r in sure if names == [x, y]) for x, y, _ in sure}
+    def short(x: str, y: str, reading: str) -> str:
+        guessed = reading == KEPT and any(arms[k].shown(KEPT).guessed for k in (x, y))
+        return SHORT[reading] + (f" ({GUESS.strip()})" if guessed else "")
+
+    left = {(x, y): " and ".join(short(*names, r) for *names, r in sure if names == [x, y]) for x, y, _ in sure}
     remain = listed([f"*{x}* is better than *{y}* by {how}" for (x, y), how in left.items()]) or "none is told apart"
     nearest = max(arms.values(), key=lambda arm: arm.shown(DISTANCE).place(DISTANCE))
     opening = lead or (
@@ -444,7 +448,7 @@ def acts(arms: Arms, published: str, ours: str) -> str:
     if not (spreads(arms[published]) and spreads(arms[ours])):
         return ""
     return (
-        f"Does the Fisher act at all? With the published damping its weights spread by a factor of **{span(spreads(arms[published]))}** (95th over 5th percentile; "
+        f"Does the Fisher act at all? In all runs, fresh seeds too: with the published damping its weights spread by a factor of **{span(spreads(arms[published]))}** (95th over 5th percentile; "
         f"1 is plain ascent) as long as a run answers half of the retain questions"
         + (f", and by up to {span(gone).rpartition(' ')[2]} once a model has lost these" if gone else "")
         + f"; with a damping relative to the Fisher's own size by **{span(spreads(arms[ours]))}**."
@@ -461,14 +465,14 @@ def first_stage(arms: Arms) -> Table:
     rows = []
     for arm in arms.values():
         ends = []
-        for r in (r for s in arm.settings for r in s.records):
+        for r in records({"": arm}):
             stages = [p["stage"] for p in r.trajectory if p.get("stage")]
             ends += [p for p in r.trajectory if p.get("stage") and p["stage"] != stages[0]][:1] if stages else []
         if ends:
             names = {"forget q.": "forget/questions", "AUC": "attack/auc", "retain q.": "retain/questions", "world q.": "world/accuracy"}
             spans = {k: [p[v] for p in ends] for k, v in names.items()}
             rows.append({"arm": arm.label, "runs": f"{len(ends)}", **{k: f"{_mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for k, v in spans.items()}})
-    caption = "Means over settings and seeds, with their range, at the first measurement after the first stage, a few steps into the second. A model that still answers everything was hardly moved."
+    caption = "Means over settings and seeds, with their range, at the first line of the log after the first stage, some steps into the second; fresh seeds too. A model that still answers everything was hardly moved."
     return Table.of(rows or [{"arm": "no run has several stages"}], caption=caption)
 
 

@@ -818,7 +818,7 @@ def _attack_line(wide: Study) -> str:
     text = f"To the loss attack, {page.names(like, 20) if like else 'no method'} look{'s' if len(like) < 2 else ''} like the twin (AUC within {NEAR:.1f} in every seed)."
     if seen:
         parts = [f"{style.label(m)} by {page.listed([ATTACKS[k] for k in ks])}" for m, ks in seen.items()]
-        text += f" Other attacks tell some of these from the twin in every seed: {page.listed(parts, 20)}."
+        text += f" Other attacks tell {'it' if len(like) == 1 else 'some of these'} from the twin in every seed: {page.listed(parts, 20)}."
     elif like:
         text += " No other attack tells any of these from the twin in every seed."
     return text

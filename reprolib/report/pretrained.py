@@ -153,12 +153,14 @@ def answer(study: Study, beside: Study, arms: Arms) -> Any:
     first = study["target"][0].metrics
     others = {m: world(study[m][0], study["target"][0]) for m in order}
     worse = [f"{style.label(m)} ({_points(i)})" for m, i in others.items() if i.high < 0]
+    known = f"{100 * mean(study['target'], 'world/accuracy'):.0f}\u202f%"
+    lost_world = f"fewer than the target ({known}) are answered by {listed(worse)}" if worse else "no method is told apart from the target"
     blind = first["mmlu/accuracy_questions_low"] <= first["mmlu/chance"]
     lines.append(
         f"On MMLU the target answers {100 * mean(study['target'], 'official/mmlu'):.0f}\u202f%"
         + (", which guessing does too, so that it cannot show what a method destroys; " if blind else "; ")
         + (f"worse than it are {listed(lost)}." if lost else "no method is told apart from it.")
-        + (f" The world questions can: {'fewer than the target (' + format(100 * mean(study['target'], 'world/accuracy'), '.0f') + chr(0x202F) + '%) are answered by ' + listed(worse) if worse else 'no method is told apart from the target'}." if blind else "")
+        + (f" The world questions can: {lost_world}." if blind else "")
     )
     n = len(study["target"])
     rows = study["target"][0].rows

@@ -16,6 +16,7 @@ DEFAULTS = {
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # several processes on one GPU: none should hold what it does not use
     "OMP_NUM_THREADS": "2",
 }
+PRETEND = "GPU_PRETEND"  # set: compute as on a GPU, without one (gpu/pretend.py)
 REHEARSAL = "GPU_REHEARSAL"  # a folder: everything at toy size in there
 
 
@@ -31,6 +32,10 @@ def prepare() -> None:
     from gpu import carry
 
     carry.settle()
+    if os.environ.get(PRETEND):
+        from gpu import pretend
+
+        pretend.install()
     if given:
         from gpu import rehearse
 

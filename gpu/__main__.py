@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpu import DEFAULTS, REHEARSAL, prepare
+from gpu import DEFAULTS, PRETEND, REHEARSAL, prepare
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,10 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in commands.choices.values():
         command.add_argument("--rehearse", nargs="?", const=Path(DEFAULTS["REPROLIB_CACHE"]) / "rehearsal", type=Path,
                              metavar="DIR", help="at toy size, in this folder (default: .cache/rehearsal)")  # fmt: skip
+        command.add_argument("--pretend", action="store_true", help="with --rehearse: as if the CPU were a GPU (gpu/pretend.py)")
     args = parser.parse_args(argv)
+    if args.pretend and not args.rehearse:
+        parser.error("--pretend goes with --rehearse: a pretended GPU computes on the CPU, which is too slow for true size.")
     args.began = time.monotonic()  # imports count too
     if args.rehearse:
         os.environ[REHEARSAL] = str(args.rehearse.absolute())
+    if args.pretend:
+        os.environ[PRETEND] = "1"
     from reprolib.errors import ReprolibError
 
     try:

@@ -20,11 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gpu import REHEARSAL, ROOT
 
 TOKENS, LABELS, ROWS = 256, 51, 64  # of a row; rows a side
+ROUNDS = 8  # of contests
 TRAINING = ("importance", "loss", "blocks", "curvature", "step")  # phases of the planner that a case goes through
 LORA, LAST, VILA = {"trainable": "lora-64-16"}, {"trainable": "last-8"}, {"rank": 64, "alpha": 16}
 
@@ -65,6 +67,7 @@ def cases() -> dict[str, Case]:
     large = "olmo-7b-scratch", "olmo-7b"
     for precision in ("bf16", "nf4", "int8"):
         add(*large, "npo", precision, **LORA)
+    add(*large, "npo", "nf4", note="micro-1024", micro_tokens=1024, **LORA)  # for a GPU of 24 GB
     add(*large, "gradient_difference", "bf16", **LORA)
     out["olmo-7b_importance"] = Case(large[0], "importance", precision="bf16")
     add(*large, "sugd", **{**LAST, "epochs": 1})
@@ -135,6 +138,7 @@ def steps(case: Case) -> dict[str, Any]:
     setting = Setting(
         model=case.model, method=case.method, options=tuple(sorted(case.options.items())), precision=case.precision, tokens=TOKENS,
         labels=LABELS, micro_tokens=case.micro_tokens, checkpointing=case.checkpointing, forget_rows=ROWS, retain_rows=ROWS,
+        **({"gpu_memory_gib": about["bytes"] / 2**30} if (about := gpu()) else {}),
     )  # fmt: skip
     predicted = predict(setting)
     lm = load(case)
@@ -181,19 +185,31 @@ def load(case: Case):
     from transformers import AutoModelForCausalLM
 
     from reprolib.errors import SpecError
-    from reprolib.models import device, memorise
-    from reprolib.models.testbeds import PRESETS, testbed
+    from reprolib.models import device
+    from reprolib.models.testbeds import PRESETS
 
-    for corpus in PRESETS[case.model].documents:
-        folder = memorise.folder_of(bed := testbed(f"{case.model}/{corpus}"), "target", 0) if has_data(case.model, corpus) else None
-        if folder is not None and (folder / "config.json").exists():
-            return memorise.load(bed, "target", 0, case.precision)[0].to(device.accelerator().device)  # type: ignore[arg-type]
+    folder = saved(case.model)
+    if folder is not None:
+        return device.load_lm(str(folder), case.precision).to(device.accelerator().device)  # type: ignore[arg-type]
     if case.precision in ("nf4", "int8"):
         raise SpecError(f"{case.precision} is made from saved weights, and the cache has no target of {case.model}; make it first.")
     with device.place():
         torch.manual_seed(0)
         dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
         return AutoModelForCausalLM.from_config(PRESETS[case.model].config, dtype=dtype).eval()
+
+
+def saved(model: str) -> Path | None:
+    """Where the cache has a target of this preset."""
+    from reprolib.models import memorise
+    from reprolib.models.testbeds import PRESETS, testbed
+
+    for corpus in PRESETS[model].documents:
+        if has_data(model, corpus):
+            folder = memorise.folder_of(testbed(f"{model}/{corpus}"), "target", 0)
+            if (folder / "config.json").exists():
+                return folder
+    return None
 
 
 def has_data(model: str, corpus: str) -> bool:
@@ -310,74 +326,87 @@ def contest(case: Case, step: Any) -> Any:
     return replace(
         step.CASES["mixed"], about=case.model, hidden=config.hidden_size, layers=config.num_hidden_layers,
         heads=config.num_attention_heads, vocabulary=config.vocab_size, tied=config.tie_word_embeddings,
-        batch=4 if os.environ.get(REHEARSAL) else 16, rounds=3 if os.environ.get(REHEARSAL) else 8,
+        batch=4 if os.environ.get(REHEARSAL) else 16, rounds=3 if os.environ.get(REHEARSAL) else ROUNDS,
     )  # fmt: skip
 
 
 def organisations(case: Case) -> dict[str, Any]:
-    """The shipped step against the plain ones, GradDiff and NPO: seconds side by side, peak memory one after another."""
+    """The shipped step against the plain ones, GradDiff and NPO: peak memory one after another, seconds side by side."""
     from reprolib.models import device
 
     found: dict[str, Any] = {"ratio": {}, "seconds": {}, "peak_bytes": {}, "largest_relative_difference": {}}
     with benchmarks() as (common, step, _):
         shape = contest(case, step)
-        on = device.accelerator()
-
-        class Plain(step.Plain):
-            @staticmethod
-            def batch(tokens, chosen):
-                return {k: v.to(on.device) for k, v in step.Plain.batch(tokens, chosen).items()}
-
-            def step(self, chosen):
-                with on.autocast():
-                    return super().step(chosen)
-
-        def contestant(name: str, lm, objective: str, forget, retain):
-            with device.autocast():  # references
-                if name == "shipped":
-                    return step.Shipped(lm, objective, forget, retain)
-            return Plain(lm, objective, forget, retain, hf=name == "plain-hf")
-
-        def timed(runner) -> Callable[[int], Any]:
-            def one(number: int):
-                result = runner.step(step.chosen(shape, number))
-                clock()
-                return result
-
-            return one
-
         with device.place():
             start = step.model(shape, 0)
-        forget, retain = step.rows(shape, 0), step.rows(shape, 1)
+        rows = step.rows(shape, 0), step.rows(shape, 1)
+        for objective, names in step.OBJECTIVES.items():  # before any race, whose models would be counted
+            found["peak_bytes"][objective] = {n: peak_of(n, step, shape, start, objective, rows) for n in names}
         for objective, names in step.OBJECTIVES.items():
-            for name in names:
-                clock(reset=True)
-                runner = contestant(name, copy.deepcopy(start), objective, forget, retain)
-                for number in range(3):
-                    timed(runner)(number)
-                found["peak_bytes"].setdefault(objective, {})[name] = peak_bytes()
-                del runner
-            runners = {n: contestant(n, copy.deepcopy(start), objective, forget, retain) for n in names}
-            apart = [0.0]
-
-            def same_weights(_: int, runners=runners) -> None:
-                for n, r in runners.items():
-                    if n != "plain":
-                        r.lm.load_state_dict(runners["plain"].lm.state_dict())
-
-            def agree(_: int, results: dict, apart=apart) -> None:
-                want = results["plain"]
-                apart[0] = max(apart[0], *(abs(x - y) / abs(y) for r in results.values() for x, y in zip(r, want, strict=True)))
-
-            work = {n: timed(r) for n, r in runners.items()}
-            common.interleave(work, 2, before=same_weights)
-            seconds = common.interleave(work, shape.rounds, before=same_weights, after=agree)
+            seconds, apart = race(names, common, step, shape, start, objective, rows)
+            gc.collect()
             found["seconds"][objective] = {n: common.median(s) for n, s in seconds.items()}
             found["ratio"][objective] = {n: common.ratio(s, seconds["shipped"]) for n, s in seconds.items() if n != "shipped"}
-            found["largest_relative_difference"][objective] = float(f"{apart[0]:.1e}")
-            del runners, work
-            gc.collect()
+            found["largest_relative_difference"][objective] = float(f"{apart:.1e}")
     return found | {"rows": "of LUME's lengths", "contest": asdict(shape)}
+
+
+def contestant(name: str, step: Any, lm: Any, objective: str, rows: tuple) -> Any:
+    """A runner of benchmarks/step.py on this device and in its arithmetic."""
+    from reprolib.models import device
+
+    on = device.accelerator()
+
+    class Plain(step.Plain):
+        @staticmethod
+        def batch(tokens, chosen):
+            return {k: v.to(on.device) for k, v in step.Plain.batch(tokens, chosen).items()}
+
+        def step(self, chosen):
+            with on.autocast():
+                return super().step(chosen)
+
+    with device.autocast():  # references
+        if name == "shipped":
+            return step.Shipped(lm, objective, *rows)
+    return Plain(lm, objective, *rows, hf=name == "plain-hf")
+
+
+def peak_of(name: str, step: Any, shape: Any, start: Any, objective: str, rows: tuple) -> int:
+    """Bytes in three steps, over what the model that is copied holds."""
+    clock(reset=True)
+    held = peak_bytes()
+    runner = contestant(name, step, copy.deepcopy(start), objective, rows)
+    for number in range(3):
+        runner.step(step.chosen(shape, number))
+    return peak_bytes() - held
+
+
+def race(names: Any, common: Any, step: Any, shape: Any, start: Any, objective: str, rows: tuple) -> tuple[dict, float]:
+    """Seconds of each in every round, and how far their results were apart, relatively."""
+    runners = {n: contestant(n, step, copy.deepcopy(start), objective, rows) for n in names}
+    apart = [0.0]
+
+    def timed(runner) -> Callable[[int], Any]:
+        def one(number: int):
+            result = runner.step(step.chosen(shape, number))
+            clock()
+            return result
+
+        return one
+
+    def same_weights(_: int) -> None:
+        for n, r in runners.items():
+            if n != "plain":
+                r.lm.load_state_dict(runners["plain"].lm.state_dict())
+
+    def agree(_: int, results: dict) -> None:
+        want = results["plain"]
+        apart[0] = max(apart[0], *(abs(x - y) / abs(y) for r in results.values() for x, y in zip(r, want, strict=True)))
+
+    work = {n: timed(r) for n, r in runners.items()}
+    common.interleave(work, 2, before=same_weights)
+    return common.interleave(work, shape.rounds, before=same_weights, after=agree), apart[0]
 
 
 def importance(case: Case) -> dict[str, Any]:

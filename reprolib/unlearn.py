@@ -167,6 +167,7 @@ def unlearn(
                     accelerator.backward(loss.total if factor == 1 else factor * loss.total)
                     if factor:
                         losses += torch.stack([x.detach().float().cpu() for x in loss])
+                    del loss  # its graph too: 8-bit layers keep their inputs in it, which would be there in the next pass
                 losses = device.summed(losses)
                 device.average_gradients(movable.values())
                 norm = global_norm(movable.values(), stage.schedule.clip)

@@ -38,6 +38,7 @@ from reprolib.plan.arithmetic import (
     float_bytes,
     graph_bytes,
     importance_bytes,
+    importance_gradient_bytes,
     loss_bytes,
     moving_width,
     optimizer_state_bytes,
@@ -184,6 +185,12 @@ def terms_of(stage: Stage, s: Setting) -> list[tuple[Term, int]]:
     return [(t, n) for t, n in both if t is not None]
 
 
+def passes_of(stage: Stage, s: Setting) -> int:
+    """Forward and backward passes of a step: a micro-batch of a side each."""
+    each = [-(-min(stage.schedule.batch_size, n) // s.rows(stage)) for _, n in terms_of(stage, s)]
+    return max(each) if stage.schedule.pairing in ("interleaved", "alternating") else sum(each)
+
+
 def depth_of(term: Term, a: Anatomy) -> int:
     """Blocks that a term runs: all, unless it reads the output of one."""
     return a.blocks if term.layer is None else min(a.blocks, term.layer + 1)
@@ -219,7 +226,9 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
 
     kept = (*MOVING, "generate")
     add("LoRA adapters", 4 * a.adapter / share, kept, f"{a.adapter:,} in fp32")
-    add("gradients", moving / share, MOVING if a.adapter else kept, f"of {a.moving:,} weights")
+    # gone before a model is evaluated; a step of one pass has none before its backward pass, in which they come as activations go
+    once = passes_of(stage, s) == 1
+    add("gradients", moving / share, (*(() if once else ("loss", "blocks")), "curvature", "step"), f"of {a.moving:,} weights")
     add("optimizer state", optimizer_state_bytes(stage.optimizer, a, s.precision) / share, MOVING, type(stage.optimizer).__name__)
     again = any(getattr(x, "restart", False) or getattr(x, "needs_start", False) for x in s.stages)
     if again and s.precision in ("fp32", "bf16"):
@@ -244,6 +253,7 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
     n, g = max(((t.passes, graph(depth_of(t, a), rows)) for t in terms), key=lambda x: x[0] * (x[1].blocks + x[1].head))
     note = f"{rows} x {s.tokens} tokens" + " twice" * (n > 1) + ", checkpointed" * s.checkpointing
     add("activations", n * g.blocks, ("loss", "blocks"), note)
+    add("gradients in the place of activations", once * max(0, moving / share - n * g.blocks), ("blocks",))
     add("one block computed again", g.again, ("blocks",))
     # those of an adapter pass in its fp32
     add("gradients of activations", rows * s.tokens * (3 * a.mlp + a.width) * (4 if a.adapter else w.linear), ("blocks",))
@@ -251,11 +261,13 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
     add("head, logits and loss", n * g.head + max(wide), ("loss",), f"{rows} x {s.labels} labels")
 
     if importance := importance_bytes(stage.trainable, a):
+        gradients = importance_gradient_bytes(stage.trainable, a)
         n, moved = stage.trainable.batch_size, all_linears(a) if stage.trainable.space == "full" else a
         g = graph_bytes(moved, n, s.tokens, s.labels, widths(s.precision, False), s.precision, a.blocks)  # not under autocast
-        add("importance maps", importance, ("importance",), "gradients, sums, finished maps")
+        add("importance maps", importance - gradients, ("importance",), "sums, finished maps")
         held = g.blocks + g.head + 12 * n * s.labels * a.vocabulary
-        add("activations for them", held, ("importance",), f"{n} x {s.tokens} tokens")
+        note = f"{n} x {s.tokens} tokens; one goes as the other comes"
+        add("gradients for them, or activations", max(gradients, held), ("importance",), note)
     estimate, kind = curvature_bytes(stage.optimizer, a, s.precision), getattr(stage.optimizer, "hessian", "fisher")
     add("curvature estimate", estimate / share, ("curvature",), "and its gradients")
     if estimate and kind != "empirical":

@@ -88,11 +88,15 @@ def curvature_bytes(optimizer: Any, a: Anatomy, precision: str) -> int:
 
 def importance_bytes(trainable: Any, a: Anatomy) -> int:
     """Gradients, sums and finished maps that :class:`~reprolib.models.adapters.FisherLoRA` holds at once; 0 without it."""
+    finished = 0 if getattr(trainable, "space", "full") == "full" else 2 * trainable.draws - 2
+    return importance_gradient_bytes(trainable, a) * (3 + getattr(trainable, "centred", 0) + finished)
+
+
+def importance_gradient_bytes(trainable: Any, a: Anatomy) -> int:
+    """The gradients among them: of all linear weights but the head's, or of random factors."""
     if not hasattr(trainable, "row_importance") or trainable.rows == "uniform":
         return 0
-    numbers = sum(x.weights if trainable.space == "full" else x.adapter for x in a.inner)
-    finished = 1 if trainable.space == "full" else 2 * trainable.draws - 1
-    return 4 * numbers * (1 + (2 if trainable.centred else 1) + finished)
+    return 4 * sum(x.weights if trainable.space == "full" else x.adapter for x in a.inner)
 
 
 # --- activations -----------------------------------------------------------------------------------------------

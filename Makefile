@@ -45,11 +45,12 @@ resume: setup ## continue after a crash of Snakemake itself
 	$(BIN)/snakemake --unlock --profile profiles/default
 	@$(MAKE) --no-print-directory book
 
-bench: setup ## speed and memory as ratios, measured side by side (about half an hour)
+bench: setup ## speed and memory as ratios, measured side by side, and memory at true size, counted (about 40 minutes)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/importance.py
 	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/memory.py
 
 rehearse: setup ## every step of the GPU playbook at toy size on this CPU (about 10 minutes)
 	$(BIN)/python -m gpu run olmo-1b olmo-1b-cost olmo-7b olmo-7b-cost smollm2 smollm2-semeval smollm2-semeval-rest olmo-1b-0724 olmo-7b-0724 olmo-1b-semeval olmo-7b-semeval --rehearse --workers 2 --minutes 30

@@ -428,7 +428,7 @@ def test_memory_of_a_curvature_estimate(trainable, optimizer, monkeypatch):
     )
     monkeypatch.setattr(planner.Setting, "training", property(lambda s: [stage]))
     parts = named_parts(parts_of(monkeypatch, of, "gradient_ascent", trainable=trainable))
-    predicted = parts["curvature estimate"] + parts.get("activations for it", 0)
+    predicted = parts["curvature estimate"] + parts.get("gradients for it, or activations", 0)
     assert 0.99 < predicted / alive.extra < 1.3
 
 

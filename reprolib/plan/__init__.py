@@ -269,14 +269,19 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
         note = f"{n} x {s.tokens} tokens; one goes as the other comes"
         add("gradients for them, or activations", max(gradients, held), ("importance",), note)
     estimate, kind = curvature_bytes(stage.optimizer, a, s.precision), getattr(stage.optimizer, "hessian", "fisher")
-    add("curvature estimate", estimate / share, ("curvature",), "and its gradients")
-    if estimate and kind != "empirical":
+    if estimate and kind == "empirical":
+        add("curvature estimate", estimate / share, ("curvature",))
+    elif estimate:
         n = 1 if getattr(stage.optimizer, "fisher", "") == "per_sample" else rows
         twice = kind == "hutchinson"  # keeps the graph of the gradient too, without fused attention
         g = graph(a.blocks, n, s.checkpointing and not twice)
         squares = 2 * n * a.heads * s.tokens**2 * a.blocks * w.matmul * twice
         held = (3 if twice else 1) * (g.blocks + g.again + g.head + squares) + 16 * n * s.labels * a.vocabulary
-        add("activations for it", held, ("curvature",), f"{n} x {s.tokens} tokens")
+        inside = n * s.tokens * (3 * a.mlp + a.width) * (4 if a.adapter else w.linear) * (not twice)
+        gradients = 0 if twice else moving / share
+        add("curvature estimate", estimate / share - gradients, ("curvature",))
+        note = f"{n} x {s.tokens} tokens" + "; one goes as the other comes" * (not twice)
+        add("gradients for it, or activations", max(gradients, held) + inside, ("curvature",), note)
     add("passing in a step", optimizer_step_bytes(stage.optimizer, a, s.precision) / share, ("step",))
     # device.copies asks before the first step has made the optimizer's state: where they would take more than a quarter of what is
     # left then, the host's memory has them

@@ -49,6 +49,8 @@ def answer(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]], base: 
             f"**At true size nothing was measured**: {COMMAND} does it on one GPU. The planner expects a peak of {least[2]:.0f} GiB for {least[0]} ({least[1]}) "
             f"to {most[2]:.0f} GiB for {most[0]} ({most[1]})."
         )
+        if ratios := [case["predicted_of_counted"] for case in _counted("predicted_peak_bytes")]:
+            lines[-1] += f" Counted tensor by tensor, without a GPU, {len(ratios)} cases hold what it expects, to within {100 * max(abs(r - 1) for r in ratios):.1f} %."
     else:
         lines.append(f"At true size {len(measured)} cases were measured on {listed(sorted(set(measured['gpu'].dropna()))) or 'no GPU'}, see below.")
     return say("```{admonition} The answer\n:class: tip\n" + "\n\n".join(lines) + "\n```")
@@ -159,6 +161,44 @@ def ceilings(base: Path | str | None = None) -> Any:
                 said = listed([f"{name} takes {ratio(r)} times as long" for name, r in ratios.items()])
                 lines.append(f"{own['model']}, {style.label(OBJECTIVES[objective])}: {said} as the shipped step.")
     return say("\n".join(f"- {line}" for line in lines)) if lines else None
+
+
+def counted() -> Any:
+    """Peaks at true size as ``benchmarks/memory.py`` counted them without a GPU, beside the planner's; a sentence where it has not run."""
+    rows = []
+    for case in _counted("predicted_peak_bytes"):
+        options = {k: v for k, v in case["options"].items() if not k.endswith("epochs")}
+        moves = options.get("trainable") or (f"LoRA {options['rank']}/{options['alpha']}" if "rank" in options else "as its recipe")
+        more = [f"{case['micro_tokens'] // 256} rows at a time"] * bool(case["micro_tokens"]) + ["blocks computed again"] * case["checkpointing"]
+        rows.append({
+            "model": case["model"].removesuffix("-scratch"), "method": style.label(case["method"]), "what moves": ", ".join([moves, *more]),
+            "base": case["precision"], "counted, GiB": f"{case['peak_bytes'] / GIB:.1f}", "predicted, GiB": f"{case['predicted_peak_bytes'] / GIB:.1f}",
+            "predicted / counted": f"{case['predicted_of_counted']:.3f}",
+        })  # fmt: skip
+    if not rows:
+        return say("Not counted here; `make bench` does it.")
+    made = benchmark("memory")
+    own, versions = made["settings"], made["versions"]
+    return Table.of(rows, caption=f"Peak memory of a training step, counted on tensors without numbers: rows of {own['tokens']} tokens, {own['labels']} of them predicted, 16 a side; "
+                    f"torch {versions['torch']}, transformers {versions['transformers']}. No GPU was there: workspaces of its kernels, the allocator's loss and the context are not in it.")  # fmt: skip
+
+
+def agreement() -> Any:
+    """How far the planner is from what was counted, and what the shipped step holds of the plain ones' memory."""
+    ratios = [case["predicted_of_counted"] for case in _counted("predicted_peak_bytes")]
+    if not ratios:
+        return None
+    lines = [f"In all {len(ratios)} cases the planner's peak is {100 * min(ratios):.0f} to {100 * max(ratios):.0f} % of the one counted."]
+    for case in _counted("shipped_of_it"):
+        shares = [f"{style.label(OBJECTIVES[o])} {100 * own['plain']:.0f} %" for o, own in case["shipped_of_it"].items()]
+        model = case["model"].removesuffix("-scratch")
+        lines.append(f"{model}, all weights in fp32, 16 rows a side of LUME's lengths: of what the plain step holds, the shipped one holds for {listed(shares)}.")
+    return say("\n".join(f"- {line}" for line in lines))
+
+
+def _counted(key: str) -> list[dict[str, Any]]:
+    """Cases of ``benchmarks/memory.py`` that have ``key``: peaks of methods, or of organisations."""
+    return [case for case in benchmark("memory").get("cases", {}).values() if key in case]
 
 
 def _planned(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Plan]]:

@@ -341,7 +341,7 @@ def install(without_numbers: bool = False) -> None:
     about = SimpleNamespace(name=NAME, total_memory=BYTES, multi_processor_count=132, major=9, minor=0)
     answers = {
         "is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0, "is_bf16_supported": True,
-        "get_device_name": NAME, "get_device_properties": about, "get_device_capability": (9, 0),
+        "get_device_name": NAME, "get_device_properties": about, "get_device_capability": (9, 0), "is_current_stream_capturing": False,
     }  # fmt: skip
     for asked, answer in answers.items():
         setattr(torch.cuda, asked, lambda *_, answer=answer, **__: answer)

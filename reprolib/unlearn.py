@@ -153,7 +153,7 @@ def unlearn(
                 done = sum(lengths[:number]) + step
                 torch.manual_seed(derive(seed, "dropout", number, step))
                 optimizer.zero_grad(set_to_none=True)
-                losses = torch.zeros(3)
+                losses = torch.zeros(3, device=accelerator.device)  # there until the step is over: no pass waits for another
                 weight = control.weight(outcome.control) if control else None
                 micros = list(micro_batches(rows, forget, retain, most, accelerator.device, other))
                 for micro, factor in device.own_share(micros):
@@ -166,9 +166,9 @@ def unlearn(
                         )
                     accelerator.backward(loss.total if factor == 1 else factor * loss.total)
                     if factor:
-                        losses += torch.stack([x.detach().float().cpu() for x in loss])
+                        losses += torch.stack([x.detach().float() for x in loss])
                     del loss  # its graph too: 8-bit layers keep their inputs in it, which would be there in the next pass
-                losses = device.summed(losses)
+                losses = device.summed(losses).cpu()
                 device.average_gradients(movable.values())
                 norm = global_norm(movable.values(), stage.schedule.clip)
                 if not (torch.isfinite(losses).all() and math.isfinite(norm)):

@@ -14,6 +14,7 @@ allocator holds without using it, and the CUDA context, about half a GiB.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -26,13 +27,11 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 ROWS = 16  # a side: one step an epoch, and the peak is there in the second
-CURVED = ("so_npo", "libu")  # at the second estimate of the curvature, ten steps later
+CURVED = ("so_npo",)  # at the second estimate of the curvature, ten steps later, when all state is there
 
 
 def hollow_weights(model: str, folder: Path) -> Path:
     """A target as it is saved, for bases that are quantised while they are read: bf16, a file with a header and a hole."""
-    import json
-
     from transformers import AutoModelForCausalLM
 
     from reprolib.models.testbeds import PRESETS
@@ -75,6 +74,16 @@ def counted(name: str) -> dict:
     return settings | own | {"predicted_of_counted": round(own["predicted_peak_bytes"] / own["peak_bytes"], 4)}
 
 
+def kept(path: Path, result: dict) -> dict:
+    """The cases of an earlier call in the same settings and with the same versions, which this one goes on with."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        same = all(before[k] == result[k] for k in ("settings", "versions"))
+        return before["cases"] if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def main() -> None:
     os.environ.pop("REPROLIB_DEVICE", None)
     sys.path.insert(0, str(ROOT))
@@ -82,7 +91,8 @@ def main() -> None:
 
     names = [n for n, c in cost.cases().items() if c.method not in ("ceilings", "importance")]
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--cases", nargs="+", choices=names, default=names, metavar="NAME", help="of gpu/cost.py; --list names them")
+    which = "of gpu/cost.py; --list names them; others that FILE has are kept"
+    p.add_argument("--cases", nargs="+", choices=names, default=names, metavar="NAME", help=which)
     p.add_argument("--list", action="store_true", help="name the cases and stop")
     p.add_argument("--out", type=Path, default=common.RESULTS / "memory.json")
     a = p.parse_args()
@@ -97,6 +107,7 @@ def main() -> None:
         "settings": {"tokens": cost.TOKENS, "labels": cost.LABELS, "rows_per_side": ROWS, "autocast": "bf16"},
         "cases": {},
     }
+    result["cases"] = kept(a.out, result)
     lines = []
     with tempfile.TemporaryDirectory() as folder, tqdm(names := list(dict.fromkeys(a.cases)), unit="case") as bar:
         cost.saved = lambda model: hollow_weights(model, Path(folder)) if needed else None

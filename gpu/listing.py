@@ -58,7 +58,8 @@ def training(model: str) -> float:
     from reprolib.models.testbeds import PRESETS
     from reprolib.plan import plan
 
-    options = {"trainable": "full", "batch_size": 32}  # long rows go in several passes, the second beside the gradients of the first
+    # long rows go in several passes, the second beside the gradients of the first
+    options = {"trainable": "full", "batch_size": 32}
     parts = plan(model, "gradient_ascent", options, gpu_memory_gib=GPU_MEMORY_GIB, target_beside=False).parts
     adafactor = PRESETS[model].optimizer == "adafactor"
     # teaching counts no weights that did not move

@@ -158,7 +158,7 @@ def dispatch(function, args: tuple, kwargs: dict[str, Any]):
     args, kwargs = tree_map_only(OnGPU, lambda t: t.inner, (args, kwargs))
     out = hollowed(function, args, kwargs) if hollow else function(*args, **kwargs)
     if downloading:
-        return torch.zeros(out.shape, dtype=out.dtype) if out.is_meta else out
+        return nothing(out) if out.is_meta else out
     if given and not isinstance(given[0], OnGPU) and function in (aten.copy_.default, aten._foreach_copy_.default):
         return given[0]
     whose = {id(t.inner): t for t in ours}
@@ -227,6 +227,11 @@ def product_of_8_bits(a: torch.Tensor, ca: torch.Tensor, cb: torch.Tensor, *_: A
 
 # operations of bitsandbytes whose sizes hang on which columns hold outliers: here none does
 UNSIZED = {"int8_vectorwise_quant": quantised_rows, "int8_mixed_scaled_mm": product_of_8_bits}
+
+
+def nothing(t: torch.Tensor) -> torch.Tensor:
+    """Zeros on the CPU; large ones are a single number seen in all places, since the host may have no room for them."""
+    return torch.zeros((), dtype=t.dtype).expand(t.shape) if t.numel() > 1 << 20 else torch.zeros(t.shape, dtype=t.dtype)
 
 
 def meta(t: torch.Tensor) -> torch.Tensor:
@@ -341,7 +346,8 @@ def install(without_numbers: bool = False) -> None:
     about = SimpleNamespace(name=NAME, total_memory=BYTES, multi_processor_count=132, major=9, minor=0)
     answers = {
         "is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0, "is_bf16_supported": True,
-        "get_device_name": NAME, "get_device_properties": about, "get_device_capability": (9, 0), "is_current_stream_capturing": False,
+        "get_device_name": NAME, "get_device_properties": about, "get_device_capability": (9, 0),
+        "is_current_stream_capturing": False,
     }  # fmt: skip
     for asked, answer in answers.items():
         setattr(torch.cuda, asked, lambda *_, answer=answer, **__: answer)

@@ -292,7 +292,7 @@ def stage_parts(stage: Stage, s: Setting) -> list[Part]:
 
 
 def model_parts(a: Anatomy, s: Setting) -> list[Part]:
-    """Weights, and what evaluating them takes: not under autocast, whole documents labelled, generation with its cache.
+    """Weights, and what evaluating them takes: whole documents labelled, logits in the weights' width, generation with its cache.
 
     The worst case of generation: no row ends before MAX_NEW_TOKENS, as with a model that forgot how to stop. (Batches are made
     by the length of prompts, so that many short ones would then need still more; the note says how much.)
@@ -316,11 +316,15 @@ def model_parts(a: Anatomy, s: Setting) -> list[Part]:
         rows = max(1, together // (prompt + 32))
         return rows, rows * max((prompt + new) * cache * (a.blocks + 0.5), prompt * (cache * a.blocks + block))
 
+    # autocast keeps those of all weights that ask for gradients until the evaluation is over
+    copied = 2 * s.autocast * sum(x.weights * (x.trained and s.precision == "fp32") + x.adapter for x in a.linears)
     rows, size = writing(prompt)
     short = writing(min(QUESTION_TOKENS, prompt))[1]
     parts = [
         Part("weights", math.ceil(base / s.gpus), tuple(PHASES), f"{a.parameters:,} in {s.precision}"),
         Part("the target's weights", 4 * a.parameters, ("start",), "in fp32, as `reprolib run` loads them"),
+        Part("16-bit copies of them", 2 * s.autocast * sum(x.weights for x in a.linears), ("start",), "autocast, while it answers"),
+        Part("16-bit copies while evaluated", copied, ("measure", "generate"), "autocast"),
         Part("a second model", base * (models - 1), ("generate",), "answers beside the first"),
         Part("scoring", scoring, ("start", "measure"), f"{scored} tokens, all labelled, and logits of as many before"),
         Part("keys and values", math.ceil(size), ("generate",),

@@ -165,11 +165,13 @@ def ceilings(base: Path | str | None = None) -> Any:
 
 def counted() -> Any:
     """Peaks at true size as ``benchmarks/memory.py`` counted them without a GPU, beside the planner's; a sentence where it has not run."""
-    rows = []
+    made = benchmark("memory")
+    own, versions, rows = made.get("settings", {}), made.get("versions", {}), []
     for case in _counted("predicted_peak_bytes"):
         options = {k: v for k, v in case["options"].items() if not k.endswith("epochs")}
         moves = options.get("trainable") or (f"LoRA {options['rank']}/{options['alpha']}" if "rank" in options else "as its recipe")
-        more = [f"{case['micro_tokens'] // 256} rows at a time"] * bool(case["micro_tokens"]) + ["blocks computed again"] * case["checkpointing"]
+        more = [f"{case['micro_tokens'] // own['tokens']} rows at a time"] if case["micro_tokens"] else []
+        more += ["blocks computed again"] if case["checkpointing"] else []
         rows.append({
             "model": case["model"].removesuffix("-scratch"), "method": style.label(case["method"]), "what moves": ", ".join([moves, *more]),
             "base": case["precision"], "counted, GiB": f"{case['peak_bytes'] / GIB:.1f}", "predicted, GiB": f"{case['predicted_peak_bytes'] / GIB:.1f}",
@@ -177,8 +179,6 @@ def counted() -> Any:
         })  # fmt: skip
     if not rows:
         return say("Not counted here; `make bench` does it.")
-    made = benchmark("memory")
-    own, versions = made["settings"], made["versions"]
     return Table.of(rows, caption=f"Peak memory of a training step, counted on tensors without numbers: rows of {own['tokens']} tokens, {own['labels']} of them predicted, 16 a side; "
                     f"torch {versions['torch']}, transformers {versions['transformers']}. No GPU was there: workspaces of its kernels, the allocator's loss and the context are not in it.")  # fmt: skip
 
@@ -198,7 +198,11 @@ def agreement() -> Any:
 
 def _counted(key: str) -> list[dict[str, Any]]:
     """Cases of ``benchmarks/memory.py`` that have ``key``: peaks of methods, or of organisations."""
-    return [case for case in benchmark("memory").get("cases", {}).values() if key in case]
+    cases = [case for case in benchmark("memory").get("cases", {}).values() if key in case]
+    needed = {"predicted_peak_bytes": ("model", "method", "options", "precision", "micro_tokens", "checkpointing", "peak_bytes", "predicted_of_counted")}
+    for case in cases:
+        true_size.require(results_dir() / "benchmarks" / "memory.json", case, *needed.get(key, ("model",)))
+    return cases
 
 
 def _planned(models: Sequence[str], cases: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, Plan]]:

@@ -33,6 +33,10 @@ def prepare() -> None:
 
     carry.settle()
     if os.environ.get(PRETEND):
+        if not given:
+            from reprolib.errors import SpecError
+
+            raise SpecError(f"{PRETEND} is set without a rehearsal: a pretended GPU makes no results; unset it, or add --rehearse.")
         from gpu import pretend
 
         pretend.install()

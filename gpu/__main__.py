@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--pretend goes with --rehearse: a pretended GPU computes on the CPU, which is too slow for true size.")
     args.began = time.monotonic()  # imports count too
     if args.rehearse:
-        os.environ[REHEARSAL] = str(args.rehearse.absolute())
+        os.environ[REHEARSAL] = str(args.rehearse.absolute()) + ("-pretended" if args.pretend else "")
     if args.pretend:
         os.environ[PRETEND] = "1"
     from reprolib.errors import ReprolibError

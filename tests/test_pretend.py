@@ -197,7 +197,7 @@ PLAYBOOK = ("-m", "gpu", "run", "--workers", "0", "--pretend", "--rehearse")
 
 def test_playbook_on_a_pretended_gpu(tmp_path):
     playbook(tmp_path, "--jobs", "2", "olmo-7b-cost")
-    cases = [json.loads(p.read_text()) for p in (tmp_path / "results" / "cost").rglob("*.json")]
+    cases = [json.loads(p.read_text()) for p in (tmp_path.with_name(tmp_path.name + "-pretended") / "results" / "cost").rglob("*.json")]
     assert {c["case"]["precision"] for c in cases} == {"nf4", "bf16"}
     for c in cases:
         assert c["gpu"]["name"] == "pretended GPU (a CPU)", "no such record may pass for a GPU's"

@@ -45,7 +45,7 @@ resume: setup ## continue after a crash of Snakemake itself
 	$(BIN)/snakemake --unlock --profile profiles/default
 	@$(MAKE) --no-print-directory book
 
-bench: setup ## speed and memory as ratios, measured side by side, and memory at true size, counted (about 50 minutes)
+bench: setup ## speed and memory as ratios, measured side by side, and memory at true size, counted (about an hour)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/importance.py

@@ -188,7 +188,6 @@ def unlearn(
                         break
                     if estimates is not None:
                         built.curve(estimates)
-                    estimates = moment = None  # as large as the weights: not beside the next step
                 before = device.copies(movable.values()) if outcome.unchanged_after_first_step is None else None
                 optimizer.step()
                 scheduler.step()

@@ -34,12 +34,12 @@ html: setup ## build the HTML book from the executed pages (about 20 seconds)
 pdf: setup ## the main argument as _build/book.pdf, from the executed pages (needs Chromium or Chrome)
 	@$(BIN)/python -m reprolib pdf
 
-smoke: setup ## the whole flow at smoke size, nothing reused (under 2 minutes)
-	$(BIN)/python -m reprolib smoke
+smoke: setup ## the whole flow at smoke size, nothing reused (2 minutes; with EVERY=1 every page of the book, 10 minutes)
+	$(BIN)/python -m reprolib smoke $(if $(EVERY),--every-page)
 
 study: setup ## compute every run of the grid from nothing into .cache/study, for comparison with results/ (hours, see the status page; resumable)
 	@echo "computing the CPU study from nothing; interrupt at any time, the same command continues"
-	REPROLIB_RESULTS=$(CURDIR)/.cache/study/results REPROLIB_CACHE=$(CURDIR)/.cache/study $(BIN)/snakemake --profile profiles/default
+	REPROLIB_RESULTS="$(CURDIR)/.cache/study/results" REPROLIB_CACHE="$(CURDIR)/.cache/study" $(BIN)/snakemake --profile profiles/default
 
 resume: setup ## continue after a crash of Snakemake itself
 	$(BIN)/snakemake --unlock --profile profiles/default

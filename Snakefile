@@ -19,6 +19,9 @@ GRID = Grid.load(GRID_NAME)
 ROOT = str(project_root())
 
 
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")  # Snakemake formats what shell says
+
+
 def local(path):
     return os.path.relpath(path, ROOT)
 
@@ -59,7 +62,7 @@ for number, (path, spec) in enumerate(TO_RUN.items()):
             mem_mb=4000,
             runtime=60,
         shell:
-            f"{sys.executable} -m reprolib run --grid {GRID_NAME} --fingerprint {{params.fingerprint}} > /dev/null"
+            f"{PYTHON} -m reprolib run --grid {GRID_NAME} --fingerprint {{params.fingerprint}} > /dev/null"
 
 
 for path, page in PAGES.items():
@@ -76,4 +79,4 @@ for path, page in PAGES.items():
         params:
             parameters=shlex.quote(json.dumps(dict(page.parameters))),
         shell:  # not `reprolib page`, which reads the whole grid to find what is known here
-            f"{sys.executable} -m reprolib.runner {{input.source}} {{output}} {{params.parameters}}"
+            f"{PYTHON} -m reprolib.runner {{input.source:q}} {{output:q}} {{params.parameters}}"

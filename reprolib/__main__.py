@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--checkpointing", action="store_true", help="compute blocks again in the backward pass")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
-    commands.add_parser("smoke", help="the whole flow at toy size, nothing reused")
+    p = commands.add_parser("smoke", help="the whole flow at toy size, nothing reused")
+    p.add_argument("--every-page", action="store_true", help="of the book, each computing what it shows (about 15 minutes)")
 
     p = commands.add_parser("pdf", help="the main argument as one PDF, printed by an installed Chromium or Chrome")
     p.add_argument("-o", "--output", help="default: _build/book.pdf")
@@ -195,7 +196,7 @@ def _plan(args) -> int:
 def _smoke(args) -> int:
     from reprolib import smoke
 
-    return smoke.main()
+    return smoke.main(args.every_page)
 
 
 def _pdf(args) -> int:

@@ -16,6 +16,7 @@ from reprolib.record import path_of, project_root, results_dir
 from reprolib.spec import Spec
 
 KEYS = ("testbed", "method", "options", "forget_documents", "forget_rows", "precision", "suite", "requests")
+SMALL = {"testbed": "smoke/synthetic", "seed": 0}  # of a page's smoke twin, unless it names several testbeds
 SECTIONS = ("seeds", "blocks", "search", "pages", "smoke")
 
 
@@ -27,6 +28,7 @@ class Page:
     notebook: Path
     parameters: Mapping[str, Any]
     specs: tuple[Spec, ...]
+    small: Mapping[str, Any] | None = None  # its parameters at smoke size; None: it cannot be made there
 
     @property
     def output(self) -> Path:
@@ -126,12 +128,11 @@ class Grid:
                     continue  # a method that the smoke grid leaves out
                 specs = tuple(s for s in specs if s.method in BASELINES or s.method in entry["only"])
             parameters = dict(entry.get("parameters", {}))
-            if small and entry.get("blocks"):
-                if any(blocks[b] == () for b in entry["blocks"]):
-                    continue  # the page needs data that the smoke grid leaves out
-                parameters |= {"testbed": "smoke/synthetic", "seed": seeds[0]}
-                parameters |= entry.get("smoke", {})
-            pages[page] = Page(page, path.parent / entry["notebook"], parameters, specs)
+            own = entry.get("smoke", {})
+            twin = None if own is None else parameters | (SMALL if entry.get("blocks") and "testbeds" not in own else {}) | own
+            if small and any(blocks[b] == () for b in entry.get("blocks", [])):
+                continue  # the page needs data that the smoke grid leaves out
+            pages[page] = Page(page, path.parent / entry["notebook"], twin if small and twin is not None else parameters, specs, twin)
         return cls(seeds, blocks, pages, search)
 
     @property

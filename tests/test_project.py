@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -44,9 +45,23 @@ def test_conda_environment_installs_the_lock_and_the_package():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
     assert pip[0] == "-r requirements.lock"
-    assert any(line.endswith("-e .") for line in pip)
+    assert pip[1:] == ["-e ."], "conda hands these lines to pip as a requirements file, where options beside -e are refused"
     python = next(d for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python"))
     assert python == "python=3.11"
+
+
+def test_pip_takes_what_conda_hands_it(tmp_path):
+    """conda and Binder write the pip section of environment.yml into a requirements file beside it."""
+    pip = next(d["pip"] for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, dict))
+    for name in ("requirements.lock", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "reprolib").mkdir()
+    (tmp_path / "reprolib" / "__init__.py").touch()
+    (tmp_path / "condaenv.requirements.txt").write_text("\n".join(pip))
+    # against what is installed here, since this is about the lines and not about what an index holds
+    options = ("--dry-run", "--no-index", "--no-deps", "--no-build-isolation", "-r", "condaenv.requirements.txt")
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *options], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "Would install reprolib" in done.stdout, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -172,6 +187,79 @@ def test_slurm_profile_plans(tmp_path):
         cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_jobs_start_below_a_folder_with_a_space_and_an_accent(tmp_path):
+    """Snakemake hands the interpreter and the paths over whole. `.ci/run` does all that it does, really, in such a folder."""
+    place = tmp_path / "my study é {x}"
+    shutil.copytree(ROOT / "profiles", place / "profiles")
+    shutil.copy(ROOT / "Snakefile", place)
+    grid = yaml.safe_load((ROOT / "study.yml").read_text())
+    page = {"notebook": "note book.ipynb", "blocks": []}
+    (place / "note book.ipynb").touch()
+    blocks = {"ladder": grid["blocks"]["ladder"] | {"method": "random"}}
+    small = {"seeds": [0], "testbeds": {"tiny/synthetic": "smoke/synthetic"}, "blocks_left_out": [], "shares": {}}
+    (place / "study.yml").write_text(yaml.safe_dump({"seeds": [0], "blocks": blocks, "pages": {"one": page}, "smoke": small}))
+    python = place / "bin" / "python"  # stands where that of a virtual environment would, and writes down how it was called
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@" >> called; echo >> called\n[ "$2" = reprolib.runner ] && touch "$4" || touch "$RECORD"\n')
+    python.chmod(0o755)
+    from reprolib.grid import Grid
+    from reprolib.record import path_of
+
+    spec = Grid.load("smoke", place / "study.yml").specs[0]
+    record = Path("results") / path_of(spec).relative_to(os.environ["REPROLIB_RESULTS"])
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "HERE": str(python), "RECORD": str(record)}
+    del environment["REPROLIB_RESULTS"], environment["REPROLIB_CACHE"]
+    code = "import os, sys; sys.executable = os.environ['HERE']; from snakemake.cli import main; main()"
+    command = [sys.executable, "-c", code, "--profile", "profiles/default", "--config", "grid=smoke"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    calls = sorted((place / "called").read_text().splitlines())
+    assert calls == [
+        f"-m|reprolib.runner|note book.ipynb|results/notebooks/one.ipynb|{{}}|",
+        f"-m|reprolib|run|--grid|smoke|--fingerprint|{spec.fingerprint}|",
+    ]
+
+
+def test_make_quotes_the_folder_it_runs_in():
+    text = (ROOT / "Makefile").read_text()
+    for line in (x for x in text.splitlines() if "$(CURDIR)" in x):
+        assert re.search(r'"[^"]*\$\(CURDIR\)[^"]*"', line), line
+
+
+def test_pages_can_be_made_at_smoke_size_or_say_why_not():
+    from reprolib.grid import Grid
+
+    left_out = {name for name, page in Grid.load().pages.items() if page.small is None}
+    assert left_out == {"synthesis/pretrained", "synthesis/claims"}, "say why in study.yml, and here"
+
+
+def test_no_link_leads_to_a_repository_that_is_not_set():
+    """``repository.url`` of _config.yml is the one place; no page names an address of its own."""
+    for path in (*NOTEBOOKS, *(ROOT / "book").rglob("*.md"), ROOT / "README.md"):
+        assert "mybinder.org" not in (text := path.read_text(encoding="utf-8")), path
+        assert not re.search(r"github\.com/[\w-]+/unlearning-study", text), path
+
+
+@pytest.mark.parametrize("url", ["", "https://github.com/somebody/study"])
+def test_links_to_the_repository_follow_the_setting(url, tmp_path):
+    from sphinx.application import Sphinx
+
+    (tmp_path / "_config.yml").write_text(yaml.safe_dump({"repository": {"url": url, "branch": "main"}}))
+    (tmp_path / "index.rst").write_text("Page\n====\n\nsee :source:`reprolib/spec.py` :binder:`notebooks/a.ipynb` end\n")
+    settings = {"extensions": ["repository"], "html_theme": "basic"}
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    try:
+        app = Sphinx(tmp_path, None, tmp_path / "out", tmp_path / "doctrees", "html", settings, status=None, warning=None)
+        app.build()
+    finally:
+        sys.path.pop(0)
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert "reprolib/spec.py" in html
+    assert ("https://github.com/somebody/study/blob/main/reprolib/spec.py" in html) == bool(url)
+    assert ("https://mybinder.org/v2/gh/somebody/study/main?labpath=notebooks/a.ipynb" in html) == bool(url)
+    assert ("use_repository_button" in app.config.html_theme_options) == bool(url)
 
 
 def test_no_benchmark_text_in_records():

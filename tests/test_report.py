@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reprolib import report
-from reprolib.record import Record
+from reprolib.record import Record, results_dir
 from reprolib.report import figures, leaderboard, style, summary, tables
 from reprolib.spec import Spec
 
@@ -423,3 +423,12 @@ def test_an_interval_without_spread_is_marked():
 
     assert "[=]" in tables.cell(Interval(2 / 3, 2 / 3, 2 / 3, 9)) and "[=]" not in tables.cell(Interval(0.5, 0.5, 0.5, 0)), "over seeds no document is drawn"
     assert "[1.00, 1.00]" in tables.cell(Interval(1.0, 1.0, 1.0, 9)) and "[0.40, 0.60]" in tables.cell(Interval(0.5, 0.4, 0.6, 9))
+
+
+def test_pages_without_benchmarks_say_so_and_write_no_table():
+    """Where a table has nothing to show stands a sentence, and what a notebook does with a table does not fail on it."""
+    from reprolib.report import cost
+
+    for shown in (cost.counted(), cost.importance(), cost.measured()):
+        assert shown.csv("none") is shown and "here" in shown.data or "yet" in shown.data
+    assert not (results_dir() / "tables").exists()

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
+from IPython.display import Markdown
+
 from reprolib.experiment import run
 from reprolib.record import Record
 from reprolib.report.summary import LADDER
@@ -40,16 +42,20 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def source(*functions: Any) -> Any:
     """The code of functions or classes as it runs, with its docstring: the other half of the equation above it."""
-    from IPython.display import Markdown
-
     return Markdown("\n".join(f"```python\n{inspect.getsource(f)}```" for f in functions))
 
 
-def say(text: str) -> Any:
-    """A sentence with computed numbers, as Markdown."""
-    from IPython.display import Markdown
+class Said(Markdown):
+    """Words in the place of a table: shown as Markdown, and without numbers for a CSV."""
 
-    return Markdown(text)
+    def csv(self, name: str) -> Said:
+        """As :meth:`reprolib.report.tables.Table.csv`, but there is nothing to write: an older file stays as it is."""
+        return self
+
+
+def say(text: str) -> Said:
+    """A sentence with computed numbers, as Markdown."""
+    return Said(text)
 
 
 def card(method: str) -> Any:

@@ -8,14 +8,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from reprolib.grid import Grid
-from reprolib.record import path_of, results_dir, state
+from reprolib.record import path_of, project_root, results_dir, state
 from reprolib.report import style
 from reprolib.report.page import say
 from reprolib.report.summary import LADDER
 from reprolib.spec import Spec
 
-REPOSITORY = "https://github.com/reprolib/unlearning-study/tree/main"
 STATES = ("done", "diverged", "failed", "missing")
 
 
@@ -54,6 +55,17 @@ def command(spec: Spec) -> str:
     return shlex.join(words)
 
 
+def _folder(path: str) -> str:
+    """A folder of the repository, with a link to it where ``_config.yml`` says where the repository is."""
+    config = project_root() / "_config.yml"
+    found = (yaml.safe_load(config.read_text(encoding="utf-8")).get("repository") or {}) if config.exists() else {}
+    name = html.escape(path)
+    if not found.get("url"):
+        return f"<code>{name}</code>"
+    address = f"{found['url'].rstrip('/')}/tree/{found.get('branch') or 'main'}/{path}"
+    return f'<a href="{html.escape(address, quote=True)}">{name}</a>'
+
+
 def _page(name: str) -> str:
     """A link from the status page to another executed one, with its title."""
     notebook = json.loads(Grid.load().pages[name].notebook.read_text(encoding="utf-8"))
@@ -90,7 +102,7 @@ def _cell(specs: Sequence[Spec], pages: Mapping[str, set[str]], titles: Mapping[
     own = {s.fingerprint for s in specs}
     where = [titles[p] for p, held in pages.items() if own & held and p not in ("index", "synthesis/claims")]
     folders = sorted({path_of(s).parent.relative_to(results_dir()).as_posix() for s in specs})
-    links = [f'<a href="{REPOSITORY}/results/{f}">{html.escape(f)}</a>' for f in folders]
+    links = [_folder(f"results/{f}") for f in folders]
     text = f"{len(there)}" + (f" of {len(specs)}" if len(there) < len(specs) else "")
     lines = "<br>".join([*where, *links, f"{'the run' if len(specs) == 1 else f'the first of {len(specs)} runs'}: <code>{html.escape(command(specs[0]))}</code>"])
     return f"<details><summary>{text}</summary>{lines}</details>"

@@ -149,6 +149,20 @@ def test_study_records_that_exist_belong_to_the_grid():
     assert not [str(p.relative_to(ROOT)) for p in there]
 
 
+@pytest.mark.parametrize("kind", ["records", "wide", "stress"])
+def test_every_committed_record_is_found_by_its_fingerprint(kind, monkeypatch):
+    """Whatever is moved or renamed in the code: a record's spec still has the fingerprint that the record was made under."""
+    from reprolib.record import find, read
+
+    monkeypatch.setenv("REPROLIB_RESULTS", str(ROOT / "results"))
+    paths = sorted((ROOT / "results" / kind).rglob("*.json"))
+    assert len(paths) >= {"records": 980, "wide": 50, "stress": 40}[kind]
+    for path in paths:
+        record = read(path)
+        assert record.spec.fingerprint == record.fingerprint == path.stem.rsplit("-", 1)[1], path
+        assert find(record.spec) == record, path
+
+
 @pytest.mark.parametrize("bad, message", [
     ({"sedes": [0]}, "did you mean 'seeds'"),
     ({"seeds": [0], "blocks": {"b": {"testbed": "tiny/synthetic", "metod": "npo"}}, "pages": {}}, "did you mean 'method'"),

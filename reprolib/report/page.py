@@ -403,8 +403,8 @@ def compare(real: Study, synthetic: Study) -> Any:
     )
 
 
-def search(testbed: str, seed: int) -> Any:
-    """The recorded search for each method's options: the rule's choice by method."""
+def search(testbed: str, seed: int, methods: Iterable[str] | None = None) -> Any:
+    """The recorded search for each method's options (None: of every method that has trials): the rule's choice by method."""
     import dataclasses
 
     from reprolib import search as rule
@@ -413,7 +413,7 @@ def search(testbed: str, seed: int) -> Any:
     found = Search.load()
     rule.check(found, next(iter(found.trials)) if found else "")
     found = dataclasses.replace(found, testbed=testbed, seed=seed)
-    return {m: rule.gather(found, m) for m in found.trials}
+    return {m: rule.gather(found, m) for m in (found.trials if methods is None else methods)}
 
 
 def search_answer(choices: Mapping[str, Any]) -> Any:

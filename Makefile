@@ -32,10 +32,10 @@ html: setup ## build the HTML book from the executed pages (about 20 seconds)
 	@echo "the book: $(CURDIR)/_build/html/index.html"
 
 pdf: setup ## the main argument as _build/book.pdf, from the executed pages (needs Chromium or Chrome)
-	@$(BIN)/python -m reprolib pdf
+	@$(BIN)/python -m study pdf
 
 smoke: setup ## the whole flow at smoke size, nothing reused (2 minutes; with EVERY=1 every page of the book, 10 minutes)
-	$(BIN)/python -m reprolib smoke $(if $(EVERY),--every-page)
+	$(BIN)/python -m study smoke $(if $(EVERY),--every-page)
 
 study: setup ## compute every run of the grid from nothing into .cache/study, for comparison with results/ (hours, see the status page; resumable)
 	@echo "computing the CPU study from nothing; interrupt at any time, the same command continues"
@@ -46,20 +46,22 @@ resume: setup ## continue after a crash of Snakemake itself
 	@$(MAKE) --no-print-directory book
 
 bench: setup ## speed and memory as ratios, measured side by side, and memory at true size, counted (about an hour)
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/evaluate.py
-	$(BIN)/python benchmarks/importance.py
-	$(BIN)/python benchmarks/probes.py
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python study/benchmarks/step.py
+	$(BIN)/python study/benchmarks/evaluate.py
+	$(BIN)/python study/benchmarks/importance.py
+	$(BIN)/python study/benchmarks/probes.py
+	$(BIN)/python study/benchmarks/memory.py
 
 rehearse: setup ## every step of the GPU playbook at toy size on this CPU (about 10 minutes)
-	$(BIN)/python -m gpu run olmo-1b olmo-1b-cost olmo-7b olmo-7b-cost smollm2 smollm2-semeval smollm2-semeval-rest olmo-1b-0724 olmo-7b-0724 olmo-1b-semeval olmo-7b-semeval --rehearse --workers 2 --minutes 30
+	$(BIN)/python -m study.gpu run olmo-1b olmo-1b-cost olmo-7b olmo-7b-cost smollm2 smollm2-semeval smollm2-semeval-rest olmo-1b-0724 olmo-7b-0724 olmo-1b-semeval olmo-7b-semeval --rehearse --workers 2 --minutes 30
 
 status: setup ## what exists, what is missing, what failed
-	@$(BIN)/python -m reprolib status
+	@$(BIN)/python -m study status
 
-check: setup ## style
+check: setup ## style, types and the order of imports (about 2 minutes at first, seconds after that)
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+	$(BIN)/mypy
 
 clean: ## remove what can be made again (not the records)
-	rm -rf _build results/notebooks results/logs .pytest_cache .ruff_cache .snakemake .cache/smoke
+	rm -rf _build results/notebooks results/logs .pytest_cache .ruff_cache .mypy_cache .snakemake .cache/smoke

@@ -10,9 +10,10 @@ import os
 import shlex
 import sys
 
-from reprolib.grid import Grid
-from reprolib.record import path_of, project_root
-from reprolib.runner import code_stamp
+from study.grid import Grid
+from reprolib.places import project_root
+from reprolib.record import path_of
+from study.runner import code_stamp
 
 GRID_NAME = config.get("grid", "study")
 GRID = Grid.load(GRID_NAME)
@@ -62,7 +63,7 @@ for number, (path, spec) in enumerate(TO_RUN.items()):
             mem_mb=4000,
             runtime=60,
         shell:
-            f"{PYTHON} -m reprolib run --grid {GRID_NAME} --fingerprint {{params.fingerprint}} > /dev/null"
+            f"{PYTHON} -m study run --grid {GRID_NAME} --fingerprint {{params.fingerprint}} > /dev/null"
 
 
 for path, page in PAGES.items():
@@ -79,4 +80,4 @@ for path, page in PAGES.items():
         params:
             parameters=shlex.quote(json.dumps(dict(page.parameters))),
         shell:  # not `reprolib page`, which reads the whole grid to find what is known here
-            f"{PYTHON} -m reprolib.runner {{input.source:q}} {{output:q}} {{params.parameters}}"
+            f"{PYTHON} -m study.runner {{input.source:q}} {{output:q}} {{params.parameters}}"

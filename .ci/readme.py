@@ -1,7 +1,8 @@
-"""Run what the README prints, as it stands there, in this checkout: commands that take seconds, and the Python example.
+"""Run what the README prints, as it stands there, in this checkout: commands that take seconds, and the
+Python example.
 
-Long ones (`make book`, `make test`, `make smoke`) are run by `.ci/run` itself; `make pdf` needs a browser, and must say so
-where there is none.
+Long ones (`make book`, `make test`, `make smoke`) are run by `.ci/run` itself; `make pdf` needs a browser,
+and must say so where there is none.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ ASIDE = ROOT / ".cache" / "readme"  # what commands make goes there, not among t
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(
+        rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
 
 
 def start(command: str, **more: str) -> subprocess.CompletedProcess:
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     print(f"$ {command}", flush=True)
-    return subprocess.run(["bash", "-ec", command], cwd=ROOT, env=os.environ | {"PATH": path} | more, capture_output=True, text=True)
+    environment = os.environ | {"PATH": path} | more
+    return subprocess.run(["bash", "-ec", command], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def must(command: str, **more: str) -> str:
@@ -40,7 +44,9 @@ def filled(line: str) -> str:
     if "DIR" not in line:
         return line
     model = next((ASIDE / "cache").glob("models/**/model.safetensors")).parent
-    words = line.replace("--model DIR", f"--model '{model}'").replace("--data DIR", f"--data '{os.environ['REPROLIB_DATA']}/tofu'")
+    words = line.replace("--model DIR", f"--model '{model}'").replace(
+        "--data DIR", f"--data '{os.environ['REPROLIB_DATA']}/tofu'"
+    )
     return f"{words} --documents 2 --only core --max-new-tokens 8 --output '{ASIDE / 'evaluation'}'"
 
 
@@ -51,7 +57,9 @@ def main() -> None:
         if "DIR" in line and not os.environ.get("REPROLIB_DATA"):
             print(f"not run, REPROLIB_DATA is not set: {line}")
             continue
-        must(filled(line), **({} if line.startswith("papermill") else aside))  # a page reads the committed records
+        must(
+            filled(line), **({} if line.startswith("papermill") else aside)
+        )  # a page reads the committed records
     for block in blocks("python"):
         code = ASIDE / "example.py"
         code.write_text(block, encoding="utf-8")
@@ -60,8 +68,17 @@ def main() -> None:
     must("make status")
     must("make -n study")
     done = start("make pdf")
-    browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-    if any(map(shutil.which, browsers)) != (done.returncode == 0) or (done.returncode and "Chromium" not in done.stderr):
+    browsers = (
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+        "chrome",
+        "msedge",
+    )
+    if any(map(shutil.which, browsers)) != (done.returncode == 0) or (
+        done.returncode and "Chromium" not in done.stderr
+    ):
         sys.exit(f"`make pdf` ended with {done.returncode}:\n{done.stderr[-2000:]}")
     (ROOT / "out.ipynb").unlink(missing_ok=True)
     left = must("git status --porcelain").strip()

@@ -28,6 +28,7 @@ _PUBLIC = {
     "Corpus": "reprolib.corpus.rows",
     "Row": "reprolib.corpus.rows",
 }
+
 __all__ = ["Corpus", "Record", "Row", "Spec", "all_records", "recipe", "recipes", "run"]
 
 

@@ -9,48 +9,64 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
-from reprolib import record as records
+from reprolib.corpus import mmlu
+from reprolib.corpus.batching import encode_rows
+from reprolib.corpus.mmlu import MMLU
 from reprolib.corpus.rows import Row
 from reprolib.errors import ReprolibError, SpecError
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.semeval import final
+from reprolib.evaluate.subject import Evaluation, Subject
+from reprolib.evaluate.summary import evaluate, measure
 from reprolib.identity import plain
-from reprolib.record import Record
+from reprolib.models import device
+from reprolib.models.policy import causal_lm
+from reprolib.places import cache_dir, results_dir
+from reprolib.portions import choose_forget, portions_of
+from reprolib.probes import mmlu as mmlu_probe
+from reprolib.probes import suite
+from reprolib.probes.base import Probe
+from reprolib.provenance import provenance
+from reprolib.recipes import Stage, recipe
+from reprolib.record import Record, check_writable, find, path_of, read, write
 from reprolib.seeds import derive
 from reprolib.spec import Spec
+from reprolib.testbeds import memorise
+from reprolib.testbeds.beds import testbed
+from reprolib.testbeds.presets import EVERY
+from reprolib.unlearn.answers import other_answers
+from reprolib.unlearn.checkpoint import Checkpoint
+from reprolib.unlearn.loop import unlearn
+from reprolib.unlearn.run import Outcome
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from reprolib.corpus.mmlu import MMLU
-    from reprolib.evaluate import Evaluation, Examination
-    from reprolib.probes import Probe, Subject
-    from reprolib.unlearn import Outcome
-
 
 def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Record:
-    """Return the record of ``spec`` (or of ``Spec(**fields)``), computing it if ``results/`` does not hold it.
+    """Return the record of ``spec`` (or of ``Spec(**fields)``), computing it if ``results/`` does not hold
+    it.
 
     Safe to call from several processes at once: one computes, the others wait and read. Interrupted
     runs continue from their last checkpoint.
     """
     spec = spec or Spec.from_dict(fields)
-    from reprolib.models import device
-
-    found = records.find(spec)
+    found = find(spec)
     if device.agreed(found is not None):
-        return found or records.find(spec)
-    records.check_writable()
+        return found or read(path_of(spec))  # another process may have it written
+    check_writable()
     folder = _checkpoint(spec).path.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # of the model: two suites of one run do not unlearn side by side (of processes that share a run, the first holds it for all)
+    # of the model: two suites of one run do not unlearn side by side (of processes that share a run, the
+    # first holds it for all)
     with FileLock(f"{folder}.lock") if device.first() else nullcontext():
-        found = records.find(spec)
+        found = find(spec)
         if device.agreed(found is not None):
-            return found or records.find(spec)
+            return found or read(path_of(spec))  # another process may have it written
         try:
             record = compute(spec, progress=progress and device.first())
         except ReprolibError:
@@ -58,29 +74,35 @@ def run(spec: Spec | None = None, *, progress: bool = True, **fields: Any) -> Re
         except Exception as e:
             where = traceback.extract_tb(e.__traceback__)[-1]
             failed = Record(
-                spec=spec, fingerprint=spec.fingerprint, status="failed", metrics={}, rows={}, trajectory=[], cost={},
-                provenance=records.provenance(), stages=plain(spec.stages),
+                spec=spec,
+                fingerprint=spec.fingerprint,
+                status="failed",
+                metrics={},
+                rows={},
+                trajectory=[],
+                cost={},
+                provenance=provenance(),
+                stages=plain(spec.stages),
                 reason=f"{type(e).__name__}: {e} ({Path(where.filename).name}, line {where.lineno})",
-            )  # fmt: skip
-            records.write(failed, records.results_dir() / "failed" / records.path_of(spec).name)
+            )
+            write(failed, results_dir() / "failed" / path_of(spec).name)
             raise
-        path = records.path_of(spec)
+        path = path_of(spec)
         if device.first():
-            records.write(record)
-            (records.results_dir() / "failed" / path.name).unlink(missing_ok=True)
+            write(record)
+            (results_dir() / "failed" / path.name).unlink(missing_ok=True)
             for request in range(spec.requests):
                 _checkpoint(spec, request).finish(KEEP_BYTES)
         device.together()
-        return records.read(path)  # what every later call returns
+        return read(path)  # what every later call returns
 
 
-KEEP_BYTES = 32 << 20  # finished models up to this size stay in the cache, so that a further suite need not unlearn again
+KEEP_BYTES = (
+    32 << 20
+)  # finished models up to this size stay in the cache, so that a further suite need not unlearn again
 
 
 def _checkpoint(spec: Spec, request: int = 0):
-    from reprolib.checkpoint import Checkpoint
-    from reprolib.models.memorise import cache_dir
-
     model = spec.core.fingerprint  # what is measured afterwards does not change the model
     name = f"checkpoint-{request}.safetensors" if request else "checkpoint.safetensors"
     return Checkpoint(cache_dir() / "runs" / model / name, model)
@@ -98,16 +120,10 @@ class Unlearned:
 
 
 def unlearned(spec: Spec, *, progress: bool = True) -> Unlearned:
-    """Run the stages of ``spec``, continuing from a checkpoint if there is one (of a finished run: nothing is trained again)."""
+    """Run the stages of ``spec``, continuing from a checkpoint if there is one (of a finished run: nothing is
+    trained again).
+    """
     import torch
-
-    from reprolib.corpus.answers import other_answers
-    from reprolib.corpus.batching import encode_rows
-    from reprolib.evaluate import Examination, measure
-    from reprolib.models import device, memorise
-    from reprolib.models.testbeds import testbed
-    from reprolib.recipes import Stage, recipe
-    from reprolib.unlearn import Outcome, unlearn
 
     bed = testbed(spec.testbed)
     corpus = bed.corpus()
@@ -115,16 +131,23 @@ def unlearned(spec: Spec, *, progress: bool = True) -> Unlearned:
     with device.one_thread(not torch.cuda.is_available()):
         target, tokenizer = memorise.load(bed, "target", spec.seed, progress=progress)
         start = recipe(spec.method).start
-        lm, _ = memorise.load(bed, start, spec.seed, spec.precision, progress=progress)
+        precision = cast(device.Precision, spec.precision)  # which Spec has checked
+        lm, _ = memorise.load(bed, start, spec.seed, precision, progress=progress)
         to = device.accelerator().device
         target, lm = target.to(to), (lm if spec.precision in ("nf4", "int8") else lm.to(to))
         exam = Examination.of(corpus, tokenizer, target)
         began = time.perf_counter()
         outcome = Outcome()
         stages = spec.stages
-        kinds = {s.objective.forget.other for s in stages if isinstance(s, Stage) and s.objective.forget is not None} - {None}
+        kinds = {
+            s.objective.forget.other
+            for s in stages
+            if isinstance(s, Stage) and s.objective.forget is not None and s.objective.forget.other
+        }
         portions = portions_of(given, spec) if stages else ()
-        others = [{k: other_answers(k, p, tokenizer, spec.seed, target) for k in sorted(kinds)} for p in portions]
+        others = [
+            {k: other_answers(k, p, tokenizer, spec.seed, target) for k in sorted(kinds)} for p in portions
+        ]
         del target
         retain = encode_rows(tokenizer, corpus["retain"])
         for request, portion in enumerate(portions):
@@ -144,17 +167,14 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
     """Start, unlearn, evaluate: the flow of the study, without looking at existing records."""
     import torch
 
-    from reprolib.evaluate import evaluate
-    from reprolib.models import device
-    from reprolib.models.policy import causal_lm
-
     asked = questions(spec)  # before hours of training, not after: they may not be at hand
     done = unlearned(spec, progress=progress)
     outcome = done.outcome
     began = time.perf_counter()
+    seconds: dict[str, float] = {}
     with device.one_thread(not torch.cuda.is_available()):
         if spec.suite == "core":
-            evaluation, seconds = evaluate(done.lm, done.exam, progress=progress, title=_title(spec)), {}
+            evaluation = evaluate(done.lm, done.exam, progress=progress, title=_title(spec))
         else:
             evaluation, seconds = examine(spec, done, progress=progress)
         answers = answered(asked, done, evaluation, spec, progress) if asked else {}
@@ -177,52 +197,65 @@ def compute(spec: Spec, *, progress: bool = True) -> Record:
         **seconds,
     }
     return Record(
-        spec=spec, fingerprint=spec.fingerprint, status=outcome.status, reason=outcome.reason, stages=plain(spec.stages),
-        metrics={k: round(v, 6) for k, v in evaluation.metrics.items()}, rows=_with_given(evaluation.rows, spec, done),
-        trajectory=[{k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()} for p in outcome.trajectory]
-        if spec.suite == "core" else [],
-        cost=cost, provenance=records.provenance() | answers,
-    )  # fmt: skip
+        spec=spec,
+        fingerprint=spec.fingerprint,
+        status=outcome.status,
+        reason=outcome.reason,
+        stages=plain(spec.stages),
+        metrics={k: round(v, 6) for k, v in evaluation.metrics.items()},
+        rows=_with_given(evaluation.rows, spec, done),
+        trajectory=(
+            [
+                {k: round(v, 6) if isinstance(v, float) else v for k, v in p.items()}
+                for p in outcome.trajectory
+            ]
+            if spec.suite == "core"
+            else []
+        ),
+        cost=cost,
+        provenance=provenance() | answers,
+    )
 
 
 def questions(spec: Spec) -> MMLU | None:
     """The MMLU questions that runs of a pretrained model are asked besides, the same of all runs."""
-    from reprolib.corpus import mmlu
-    from reprolib.models.testbeds import EVERY, testbed
-
     each = testbed(spec.testbed).preset.mmlu
     return mmlu.load(per_subject=None if each == EVERY else each) if each and spec.suite == "core" else None
 
 
-def answered(asked: MMLU, done: Unlearned, evaluation: Evaluation, spec: Spec, progress: bool) -> dict[str, Any]:
-    """Put MMLU and the leaderboard's numbers among the metrics; returns which questions, and each hit (1) or miss (0)."""
-    from reprolib import assess
-    from reprolib.models import device
-    from reprolib.probes import mmlu
-
+def answered(
+    asked: MMLU, done: Unlearned, evaluation: Evaluation, spec: Spec, progress: bool
+) -> dict[str, Any]:
+    """Put MMLU and the leaderboard's numbers among the metrics; returns which questions, and each hit (1) or
+    miss (0).
+    """
     with device.autocast():
-        answer = mmlu.score(
-            done.lm, done.exam.tokenizer, asked, batch_tokens=65_536 if device.on_gpu() else 8192, seed=spec.seed,
-            progress=progress, title=f"{_title(spec)}: MMLU",
-        )  # fmt: skip
+        answer = mmlu_probe.score(
+            done.lm,
+            done.exam.tokenizer,
+            asked,
+            batch_tokens=65_536 if device.on_gpu() else 8192,
+            seed=spec.seed,
+            progress=progress,
+            title=f"{_title(spec)}: MMLU",
+        )
     found = {k: v for k, v in answer.metrics.items() if not k.startswith("mmlu/subject/")}
-    evaluation.metrics.update(found | assess.final(evaluation.metrics, found))
+    evaluation.metrics.update(found | final(evaluation.metrics, found))
     hits = "".join(str(int(h)) for h in answer.rows["hit"])
     return {"mmlu": {"questions": asked.subset or "all", "content": asked.fingerprint, "hits": hits}}
 
 
 def examine(spec: Spec, done: Unlearned, *, progress: bool = True) -> tuple[Evaluation, dict[str, float]]:
-    """Ask the probes of a suite about an unlearned model; returns what they say and the seconds that each took."""
-    from reprolib.models import device, memorise
-    from reprolib.models.testbeds import testbed
-    from reprolib.probes import Subject, suite
-
+    """Ask the probes of a suite about an unlearned model; returns what they say and the seconds that each
+    took.
+    """
     bed, to = testbed(spec.testbed), device.accelerator().device
     loaded: dict[str, Any] = {}
 
     def reference(which: str):
         if which not in loaded:
-            loaded[which] = memorise.load(bed, which, spec.seed, progress=progress)[0].to(to)
+            start = cast(memorise.Start, which)
+            loaded[which] = memorise.load(bed, start, spec.seed, progress=progress)[0].to(to)
         return loaded[which]
 
     subject = Subject(done.lm, done.exam, spec.seed, reference, progress, _title(spec))
@@ -234,8 +267,6 @@ def ask(subject: Subject, probes: Sequence[Probe]) -> tuple[Evaluation, dict[str
 
     A pass that several probes share counts for the first that needs it.
     """
-    from reprolib.evaluate import Evaluation
-
     rows = subject.keys
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
@@ -246,8 +277,9 @@ def ask(subject: Subject, probes: Sequence[Probe]) -> tuple[Evaluation, dict[str
         wrong = [k for k, v in answer.rows.items() if k in rows or len(v) != len(rows["group"])]
         if foreign or wrong:
             raise SpecError(
-                f"probe {probe.name!r} returned {(foreign + wrong)[0]!r}; its metrics must be named '{probe.name}/...', "
-                f"and its columns must be new and have one value a row ({len(rows['group'])})."
+                f"probe {probe.name!r} returned {(foreign + wrong)[0]!r}; its metrics must be named"
+                f" '{probe.name}/...', and its columns must be new and have one value a row"
+                f" ({len(rows['group'])})."
             )
         metrics |= answer.metrics
         rows |= answer.rows
@@ -256,7 +288,9 @@ def ask(subject: Subject, probes: Sequence[Probe]) -> tuple[Evaluation, dict[str
 
 
 def _with_given(rows: dict[str, list], spec: Spec, done: Unlearned) -> dict[str, list]:
-    """Which forget rows the method was given, where that is not all of them, and in which request, where there were several."""
+    """Which forget rows the method was given, where that is not all of them, and in which request, where
+    there were several.
+    """
     corpus = done.exam.corpus
     if spec.requests > 1:
         portions = portions_of(done.given, spec)
@@ -271,54 +305,18 @@ def _with_given(rows: dict[str, list], spec: Spec, done: Unlearned) -> dict[str,
     return rows | {"given": given + [0] * (len(rows["group"]) - len(given))}
 
 
-def portions_of(given: Sequence[Row], spec: Spec) -> tuple[tuple[Row, ...], ...]:
-    """The forget rows by request: documents in a shuffled order, dealt into ``spec.requests`` portions of about equal size."""
-    if spec.requests == 1:
-        return (tuple(given),)
-    documents = list(dict.fromkeys(r.document for r in given))
-    if len(documents) < spec.requests:
-        raise SpecError(
-            f"spec: requests={spec.requests}, but the method is given {len(documents)} documents; each request needs at least one."
-        )
-    Random(derive(spec.seed, "requests")).shuffle(documents)
-    number = {d: i * spec.requests // len(documents) for i, d in enumerate(documents)}
-    return tuple(tuple(r for r in given if number[r.document] == n) for n in range(spec.requests))
-
-
 def joined(before: Outcome, own: Outcome, request: int) -> Outcome:
     """The outcome of one request after those of the ones before."""
     trajectory = [p | {"step": before.steps + p["step"], "request": request} for p in own.trajectory]
     notes = {k: before.notes.get(k, 0.0) + v for k, v in own.notes.items()}
-    return replace(own, trajectory=before.trajectory + trajectory, steps=before.steps + own.steps, notes=notes,
-                   unchanged_after_first_step=before.unchanged_after_first_step)  # fmt: skip
+    return replace(
+        own,
+        trajectory=before.trajectory + trajectory,
+        steps=before.steps + own.steps,
+        notes=notes,
+        unchanged_after_first_step=before.unchanged_after_first_step,
+    )
 
 
 def _title(spec: Spec) -> str:
     return f"{spec.method} on {spec.testbed}, seed {spec.seed}"
-
-
-def choose_forget(rows: Sequence[Row], spec: Spec) -> tuple[Row, ...]:
-    """The forget rows that the method is given: a share of the documents, and a share of each one's rows.
-
-    Larger shares contain smaller ones (same seed), so that effects of size are not effects of choice;
-    at least one document, and at least one row of each chosen document, is given.
-    """
-    if spec.forget_documents == 1 and spec.forget_rows == 1:
-        return tuple(rows)
-    random = Random(derive(spec.seed, "forget-subset"))
-    by_task: dict[str, dict[str, list[Row]]] = {}
-    for r in rows:
-        by_task.setdefault(r.task, {}).setdefault(r.document, []).append(r)
-    total = sum(len(d) for d in by_task.values())
-    # documents in one shuffled order over all tasks, so that also one single document can be asked for
-    order = [d for task in sorted(by_task) for d in by_task[task].values()]
-    random.shuffle(order)
-    chosen = order[: max(1, round(spec.forget_documents * total))]
-    out = []
-    for document in chosen:
-        shuffled = list(document)
-        random_document = Random(derive(spec.seed, "rows", document[0].document))
-        random_document.shuffle(shuffled)
-        keep = {r.id for r in shuffled[: max(1, round(spec.forget_rows * len(document)))]}
-        out.extend(r for r in document if r.id in keep)
-    return tuple(out)

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import functools
 import itertools
 import json
-import math
 import os
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reprolib.errors import RecordError, SpecError
-from reprolib.spec import SCHEMA, Spec
+from reprolib.places import cache_dir, finite, results_dir, write_whole
+from reprolib.recipes import recipe
+from reprolib.spec import Spec
+from reprolib.versions import SCHEMA
 
 STATUSES = ("done", "diverged", "failed")
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers", "numpy")
-
-
-def project_root() -> Path:
-    """The nearest folder upwards that holds ``study.yml``; the working directory if none does."""
-    here = Path.cwd()
-    return next((p for p in (here, *here.parents) if (p / "study.yml").exists()), here)
-
-
-def results_dir() -> Path:
-    """Where records live: REPROLIB_RESULTS, or ``results`` in the project."""
-    return Path(os.environ.get("REPROLIB_RESULTS") or project_root() / "results").absolute()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +37,6 @@ class Record:
 
     @property
     def label(self) -> str:
-        from reprolib.recipes import recipe
-
         return recipe(self.spec.method).card.label
 
     def series(self, name: str) -> list[float]:
@@ -60,7 +45,9 @@ class Record:
 
 
 def path_of(spec: Spec) -> Path:
-    """The one file that may hold this spec's record. The fingerprint decides; the readable part may differ."""
+    """The one file that may hold this spec's record. The fingerprint decides; the readable part may
+    differ.
+    """
     kind = "records" if spec.suite == "core" else spec.suite
     folder, fingerprint = results_dir() / kind / spec.testbed / spec.method, spec.fingerprint
     path = folder / f"{spec.slug}-{fingerprint}.json"
@@ -68,13 +55,17 @@ def path_of(spec: Spec) -> Path:
 
 
 def find(spec: Spec) -> Record | None:
-    """The record of a spec, or None. A file that cannot be read raises: results are never silently replaced."""
+    """The record of a spec, or None. A file that cannot be read raises: results are never silently
+    replaced.
+    """
     path = path_of(spec)
     if not path.exists():
         return None
     record = read(path)
     if record.fingerprint != spec.fingerprint:
-        raise RecordError(f"record {path} holds run {record.fingerprint}, not that of its name; rename or remove it.")
+        raise RecordError(
+            f"record {path} holds run {record.fingerprint}, not that of its name; rename or remove it."
+        )
     return record
 
 
@@ -95,7 +86,14 @@ def read(path: Path | str) -> Record:
         raise RecordError(f"record {path} has schema {raw['schema']}, this version reads {SCHEMA}. {remedy}")
     if raw["status"] not in STATUSES:
         raise RecordError(f"record {path}: status {raw['status']!r} is none of {STATUSES}. {remedy}")
-    kinds = {"spec": dict, "metrics": dict, "rows": dict, "cost": dict, "provenance": dict, "trajectory": list}
+    kinds = {
+        "spec": dict,
+        "metrics": dict,
+        "rows": dict,
+        "cost": dict,
+        "provenance": dict,
+        "trajectory": list,
+    }
     wrong = [k for k, kind in kinds.items() if not isinstance(raw[k], kind)]
     if wrong:
         raise RecordError(f"record {path}: {wrong} have the wrong type. {remedy}")
@@ -113,20 +111,22 @@ def read(path: Path | str) -> Record:
 
 
 def write(record: Record, path: Path | None = None) -> Path:
-    """Write atomically. If the results folder cannot take it, the record goes to the cache and the error says where."""
+    """Write atomically. If the results folder cannot take it, the record goes to the cache and the error says
+    where.
+    """
     path = path or path_of(record.spec)
     text = to_json(record)
     try:
-        _atomic(path, text)
+        write_whole(path, text)
         return path
     except OSError as e:
-        from reprolib.models.memorise import cache_dir
-
         rescue = cache_dir() / "unsaved" / path.name
         try:
-            _atomic(rescue, text)
+            write_whole(rescue, text)
         except OSError:
-            raise RecordError(f"record {path} cannot be written ({e}), and neither can {rescue}; free space and run again.") from e
+            raise RecordError(
+                f"record {path} cannot be written ({e}), and neither can {rescue}; free space and run again."
+            ) from e
         raise RecordError(
             f"record {path} cannot be written ({e}). Nothing is lost: it is kept as {rescue}; "
             f"free space or fix the permissions and move it to {path}."
@@ -143,7 +143,8 @@ def check_writable() -> None:
         probe.unlink()
     except OSError as e:
         raise RecordError(
-            f"the results folder {folder} cannot be written ({e}); fix its permissions or set REPROLIB_RESULTS to another folder."
+            f"the results folder {folder} cannot be written ({e}); fix its permissions or set"
+            " REPROLIB_RESULTS to another folder."
         ) from e
 
 
@@ -157,79 +158,28 @@ def all_records(testbed: str | None = None, method: str | None = None) -> Iterat
 
 
 def to_json(record: Record) -> str:
-    """JSON that diffs well: a line a key, per-row columns one line each, equal neighbours run-length packed."""
-    raw = {"schema": SCHEMA}
+    """JSON that diffs well: a line a key, per-row columns one line each, equal neighbours run-length
+    packed.
+    """
+    raw: dict[str, Any] = {"schema": SCHEMA}
     raw |= {f.name: getattr(record, f.name) for f in dataclasses.fields(Record)}
     raw["spec"] = record.spec.to_dict()
-    rows = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(_pack(v), separators=(',', ':'))}" for k, v in record.rows.items())
+    rows = ",\n  ".join(
+        f"{json.dumps(k)}: {json.dumps(_pack(v), separators=(',', ':'))}" for k, v in record.rows.items()
+    )
     body = {k: v for k, v in raw.items() if k not in ("rows", "trajectory")}
-    points = ",\n  ".join(json.dumps(_finite(p)) for p in record.trajectory)
-    lines = [f"{json.dumps(k)}: {json.dumps(_finite(v))}" for k, v in body.items()]
+    points = ",\n  ".join(json.dumps(finite(p)) for p in record.trajectory)
+    lines = [f"{json.dumps(k)}: {json.dumps(finite(v))}" for k, v in body.items()]
     lines.append(f'"trajectory": [\n  {points}\n ]' if points else '"trajectory": []')
     lines.append(f'"rows": {{\n  {rows}\n }}' if rows else '"rows": {}')
     return "{\n " + ",\n ".join(lines) + "\n}\n"
-
-
-def provenance() -> dict[str, Any]:
-    """Commit, versions, hardware and time: what a page prints under its results."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from reprolib.models import device
-
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    commit, dirty = git_state()
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"commit": commit, "dirty": dirty, "versions": versions, "machine": device.machine(), "time": now}
-
-
-@functools.lru_cache(maxsize=1)
-def git_state() -> tuple[str | None, bool | None]:
-    """(commit, whether package sources differ from it) of the tree that this package runs from."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-
-
-def _atomic(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinities as null: they are not JSON."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
 
 
 def _pack(column: list) -> Any:
     """Run-length form of a column of strings, e.g. {"runs": [["forget", 120], ["retain", 120]]}."""
     if column and all(isinstance(v, str) for v in column):
         return {"runs": [[k, len(list(g))] for k, g in itertools.groupby(column)]}
-    return [_finite(v) for v in column]
+    return [finite(v) for v in column]
 
 
 def _unpack(column: Any) -> list:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reprolib.edits import Edit
 from reprolib.errors import SpecError, unknown
 from reprolib.identity import digest, plain
-
-SCHEMA = 1  # of records; part of every fingerprint
-METRICS_VERSION = 1  # raise when a metric changes its value
-SUITES = {"wide": 1, "stress": 1}  # of reprolib.probes, with their versions: raise when a number of theirs changes or is added
+from reprolib.recipes import recipe
+from reprolib.testbeds.beds import testbed
+from reprolib.versions import METRICS_VERSION, SCHEMA, SUITES, TRAINING_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +21,10 @@ class Spec:
 
     ``options`` go to the recipe (learning rate, epochs, ...); what is not given has the recipe's default.
     ``forget_documents`` is the share of forget documents handed to the method, ``forget_rows`` the share
-    of each document's rows (at least one each); evaluation always sees all of them. ``requests``: they are handed over in so
-    many portions of documents, one after another, each to the model that the one before left. ``suite``: what is measured of the
-    unlearned model: "core", which every run has, or a suite of :mod:`reprolib.probes` in a record of its own.
+    of each document's rows (at least one each); evaluation always sees all of them. ``requests``: they are
+    handed over in so many portions of documents, one after another, each to the model that the one before
+    left. ``suite``: what is measured of the unlearned model: "core", which every run has, or a suite of
+    :mod:`reprolib.probes` in a record of its own.
     """
 
     testbed: str = "tiny/synthetic"
@@ -45,15 +46,16 @@ class Spec:
         for name in ("forget_documents", "forget_rows"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-                hint = f" Did you mean {value / 100:g}?" if isinstance(value, int | float) and 1 < value <= 100 else ""
+                hint = (
+                    f" Did you mean {value / 100:g}?"
+                    if isinstance(value, int | float) and 1 < value <= 100
+                    else ""
+                )
                 raise SpecError(f"spec: {name} is a share in (0, 1], got {value!r}.{hint}")
         if isinstance(self.requests, bool) or not isinstance(self.requests, int) or self.requests < 1:
             raise SpecError(f"spec: requests must be a whole number >= 1, got {self.requests!r}.")
         if not isinstance(self.options, Mapping):
             raise SpecError(f"spec: options must be a mapping of the recipe's options, got {self.options!r}.")
-        from reprolib.models.testbeds import testbed
-        from reprolib.recipes import recipe
-
         if self.suite != "core" and self.suite not in SUITES:
             raise SpecError(unknown("suite", self.suite, ("core", *SUITES)))
         allowed = ("fp32", "bf16", "nf4", "int8")
@@ -61,17 +63,25 @@ class Spec:
             raise SpecError(unknown("precision", self.precision, allowed))
         testbed(self.testbed)
         stages = recipe(self.method).build(self.options)
-        if self.requests > 1 and (self.precision in ("nf4", "int8") or any(getattr(s, "last", False) for s in stages)):
+        if self.requests > 1 and (
+            self.precision in ("nf4", "int8") or any(isinstance(s, Edit) and s.last for s in stages)
+        ):
             raise SpecError(
-                f"spec: requests={self.requests} hands the model of one request to the next, which {self.method!r} on a base in "
-                f"{self.precision} does not leave whole (an adapter or a second model stands beside the weights); use requests=1."
+                f"spec: requests={self.requests} hands the model of one request to the next, which"
+                f" {self.method!r} on a base in {self.precision} does not leave whole (an adapter or a"
+                " second model stands beside the weights); use requests=1."
             )
         if self.precision in ("nf4", "int8") and any(not s.quantisable for s in stages):
-            lora = "set the option trainable='lora-16', or " if "trainable" in recipe(self.method).defaults else ""
+            lora = (
+                "set the option trainable='lora-16', or "
+                if "trainable" in recipe(self.method).defaults
+                else ""
+            )
             raise SpecError(
-                f"spec: precision={self.precision!r} freezes the base weights: only LoRA adapters that leave them as they are can "
-                f"train on it, which does not hold for stage {next(s.name for s in stages if not s.quantisable)!r} of "
-                f"{self.method!r}; {lora}use precision='fp32' or 'bf16'."
+                f"spec: precision={self.precision!r} freezes the base weights: only LoRA adapters that"
+                " leave them as they are can train on it, which does not hold for stage"
+                f" {next(s.name for s in stages if not s.quantisable)!r} of {self.method!r}; {lora}use"
+                " precision='fp32' or 'bf16'."
             )
 
     @classmethod
@@ -97,16 +107,11 @@ class Spec:
 
     @property
     def stages(self):
-        from reprolib.recipes import recipe
-
         return recipe(self.method).build(self.options)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the spec with all defaults filled in, the data's content, and the versions that it uses."""
-        from reprolib.models.testbeds import TRAINING_VERSION, testbed
-        from reprolib.recipes import recipe
-
         own = self.to_dict()
         del own["options"]  # the resolved stages hold them, with defaults filled in
         identity = {

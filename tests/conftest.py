@@ -1,14 +1,22 @@
 """What every test shares: an OLMo of 30,000 random weights, a byte-level tokenizer, a corpus of six documents."""
 
 import functools
+import gc
+import itertools
 import multiprocessing
 import os
+import runpy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from reprolib.corpus.rows import Corpus, Row
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny models gain nothing from threads
+
 
 EOS, PAD = 0, 1
 
@@ -70,7 +78,7 @@ def small_corpus() -> Corpus:
 
 def add_test_preset(presets) -> None:
     """``test/synthetic``: three documents a side and a few epochs, seconds to make."""
-    from reprolib.models.testbeds import Preset
+    from reprolib.testbeds.presets import Preset
 
     presets["test"] = Preset(
         hidden=32, layers=2, heads=2, vocabulary=400, epochs=3, lr=4e-3, batch_size=16, documents={"synthetic": 3}, world=4
@@ -81,18 +89,121 @@ def add_test_preset(presets) -> None:
 def processes():
     """Children forked from a fresh process that has imported torch but computed nothing with it: quick and safe to kill."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["reprolib.unlearn", "reprolib.evaluate", "peft", "accelerate", "transformers.models.olmo.modeling_olmo"]
-    )
+    context.set_forkserver_preload([
+        "pytest", "reprolib.unlearn", "reprolib.experiment", "peft", "accelerate", "transformers.models.olmo.modeling_olmo",
+        "rouge_score.rouge_scorer",
+    ])  # fmt: skip
     return context
 
 
+class Ended(NamedTuple):
+    """What a process left: as of subprocess.CompletedProcess."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Started:
+    """``work(*arguments)`` in a process of its own, a child of :func:`processes`: imports, seconds of CPU, are there already.
+
+    ``environment`` is all of its environment (by default that of the test). What it prints is kept in ``folder``, which is also
+    its working directory unless ``cwd`` names another one.
+    """
+
+    number = itertools.count()
+
+    def __init__(self, work, *arguments: Any, folder: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None):
+        n = next(self.number)
+        self.out, self.err = (str(folder / f"child-{n}.{name}") for name in ("out", "err"))
+        own = dict(os.environ if environment is None else environment)
+        given = (self.out, self.err, own, str(cwd or folder), work, arguments)
+        self.process = processes().Process(target=_in_child, args=given)
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def said(self) -> str:
+        return Path(self.out).read_text() if Path(self.out).exists() else ""
+
+    def wait(self, timeout: float = 250) -> Ended:
+        self.process.join(timeout)
+        late = self.process.exitcode is None
+        if late:
+            self.kill()
+        error = Path(self.err).read_text() if Path(self.err).exists() else ""
+        assert not late, f"not over after {timeout} s: {self.said()[-2000:]}{error[-2000:]}"
+        return Ended(self.process.exitcode, self.said(), error)
+
+
+def _in_child(out: str, err: str, environment: dict[str, str], cwd: str, work, arguments) -> None:
+    for number, path in ((1, out), (2, err)):  # of the process: what libraries print from C is there too
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout.reconfigure(line_buffering=True)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    gc.freeze()  # what was imported stays; looking through it takes half a second each time
+    work(*arguments)
+
+
+def script(path: str, *words: str) -> None:
+    """In a child: ``python path words``."""
+    sys.argv = [path, *words]
+    sys.path.insert(0, os.path.dirname(path))
+    runpy.run_path(path, run_name="__main__")
+
+
+def module(name: str, *words: str) -> None:
+    """In a child: ``python -m name words``."""
+    sys.argv = [name, *words]
+    sys.path.insert(0, os.getcwd())
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def write_less() -> None:
+    """In a child: what a model writes ends after 12 tokens, where a model that knows nothing would go on to the limit of 256."""
+    from reprolib.evaluate import Subject
+
+    Subject.__init__ = functools.partialmethod(Subject.__init__, max_new_tokens=12)
+
+
+def run_code(text: str) -> None:
+    """In a child: ``python -c text``."""
+    sys.argv = ["-c"]
+    sys.path.insert(0, os.getcwd())
+    exec(compile(text, "<test>", "exec"), {"__name__": "__main__"})
+
+
+def pytest_collection_finish(session) -> None:
+    gc.freeze()  # half a million objects of imported modules, which no collection need look through
+
+
+@pytest.fixture(scope="session")
+def cache_of_session(tmp_path_factory) -> Path:
+    """A worker of pytest-xdist keeps its checkpoints to itself, and shares the trained models, which are locked, with the others."""
+    own = tmp_path_factory.getbasetemp()
+    cache = own / "cache"
+    cache.mkdir()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = own.parent / "models"
+        shared.mkdir(exist_ok=True)
+        (cache / "models").symlink_to(shared)
+    return cache
+
+
 @pytest.fixture(autouse=True)
-def folders(monkeypatch, tmp_path, tmp_path_factory):
+def folders(monkeypatch, tmp_path, cache_of_session):
     """No test touches the project's results or cache, and none needs a GPU. Models stay cached over a session."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("REPROLIB_CACHE", str(cache))
+    monkeypatch.setenv("REPROLIB_CACHE", str(cache_of_session))
     monkeypatch.setenv("REPROLIB_DEVICE", "cpu")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -110,12 +221,37 @@ def one_thread():
 
 @pytest.fixture
 def test_preset(monkeypatch):
-    from reprolib.models import testbeds
+    from reprolib.testbeds.presets import PRESETS
 
-    presets = dict(testbeds.PRESETS)
-    add_test_preset(presets)
-    monkeypatch.setattr(testbeds, "PRESETS", presets)
+    monkeypatch.setitem(PRESETS, "test", None)  # so that it is gone afterwards
+    add_test_preset(PRESETS)
     return "test/synthetic"
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """What a model writes ends after 40 tokens, where one that knows nothing would go on to the limit of 256.
+
+    That limit is the default of an examination, which tests/test_evaluate.py holds.
+    """
+    from reprolib import evaluate
+
+    monkeypatch.setattr(evaluate.Subject, "__init__", functools.partialmethod(evaluate.Subject.__init__, max_new_tokens=40))
+
+
+@pytest.fixture
+def fingerprints_kept(monkeypatch):
+    """Fingerprints of specs are computed once an object: pages ask for the same ones again and again, at milliseconds each."""
+    from reprolib.spec import Spec
+
+    compute, kept = Spec.fingerprint.fget, {}
+
+    def once(spec):
+        if id(spec) not in kept:
+            kept[id(spec)] = spec, compute(spec)
+        return kept[id(spec)][1]
+
+    monkeypatch.setattr(Spec, "fingerprint", property(once))
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import torch
 from conftest import tiny_lm
 from test_unlearn import ASCENT, MORE, PAIRED, PLANS, data, stage
 
-from reprolib.corpus.answers import other_answers
+from reprolib.adapters.base import LoRA
 from reprolib.errors import SpecError
 from reprolib.models import device
-from reprolib.models.adapters import LoRA
 from reprolib.models.policy import Policy, causal_lm
 from reprolib.objectives import NLL, NPO, Objective
-from reprolib.unlearn import unlearn
+from reprolib.unlearn.answers import other_answers
+from reprolib.unlearn.loop import unlearn
 
 
 def others(seed):
@@ -28,6 +28,8 @@ EVERYWHERE = {
     "full": lambda: (stage("npo", Objective(forget=NPO(), retain=NLL()), epochs=3),),
     "lora": lambda: (stage("difference", PAIRED, LoRA(rank=4, alpha=8), epochs=3),),
 }
+
+
 COPIES = {
     **{k: PLANS[k] for k in ("ascent-descent", "lora-full", "full-last")},
     **{k: MORE[k] for k in ("curvature", "controls", "chunks", "helper", "answers", "fisher")},

@@ -13,17 +13,28 @@ import torch
 from conftest import byte_tokenizer, small_corpus, tiny_lm
 
 import reprolib.__main__ as command_line
-from reprolib import assess, probes
+from reprolib import probes
+from reprolib.assess import page, report
+from reprolib.assess.checkpoint import load_model, load_tokenizer, locate
+from reprolib.assess.parts import core_part, wanted_parts
+from reprolib.assess.result import Assessment
+from reprolib.assess.run import _slug, assess
 from reprolib.corpus import lume
+from reprolib.corpus.files import VARIABLE
 from reprolib.corpus.mmlu import HEADER, SUBJECTS
+from reprolib.corpus.read import _nonmember, read
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import CorpusError, SpecError
-from reprolib.evaluate import Evaluation, Examination, Subject, evaluate
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.semeval import final
+from reprolib.evaluate.subject import Evaluation, Subject
+from reprolib.evaluate.summary import evaluate
 from reprolib.metrics import privacy
-from reprolib.probes import Probe
-from reprolib.report import assessment as report
+from reprolib.probes.base import Probe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 SECRET = "Zebulon Quist"  # a name of the data that must stand in no file
 
 
@@ -110,7 +121,7 @@ def only_fakes(monkeypatch):
 
 def run(place, out, **fields):
     fields = {"max_new_tokens": 6, "progress": False, "output": out, "model": place / "model", "data": place / "data"} | fields
-    return assess.assess(**fields)
+    return assess(**fields)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +145,7 @@ def test_core_gives_what_evaluate_gives(tokenizer):
     )  # fmt: skip
     # tasks of this corpus hold both kinds, so that the official score exists
     expected = evaluate(lm, Examination.of(corpus, tokenizer, target), progress=False)
-    found = assess.core().ask(subject)
+    found = core_part().ask(subject)
     assert expected.metrics["retain/kl"] > 0 and "lume/final" in expected.metrics
     assert {k: found.metrics[k] for k in expected.metrics} == pytest.approx(expected.metrics, abs=1e-6)
     assert set(found.metrics) - set(expected.metrics) == {f"{g}/{k}/score" for g in ("forget", "retain") for k in ("sc", "qa")}
@@ -150,7 +161,7 @@ def test_limits_change_batches_but_not_scores(tokenizer):
         subject = Subject(
             tiny_lm(), Examination.of(small_corpus(), tokenizer), max_new_tokens=limit, batch_tokens=batch, progress=False
         )
-        return assess.core().ask(subject), subject.generations
+        return core_part().ask(subject), subject.generations
 
     (large, texts), (small, same) = ask(5, 8192), ask(5, 1)
     assert same == texts and small.metrics == pytest.approx(large.metrics, abs=1e-5)
@@ -163,7 +174,7 @@ def test_a_corpus_without_passages_has_no_official_score_and_no_attack(tokenizer
     questions = {g: tuple(r for r in rows if r.kind == "qa") for g, rows in corpus.groups.items()}
     bare = Corpus("bare", questions | {"holdout": (), "world": ()})
     subject = Subject(tiny_lm(), Examination.of(bare, tokenizer), max_new_tokens=4, batch_tokens=512, progress=False)
-    found = assess.core().ask(subject)
+    found = core_part().ask(subject)
     assert "forget/qa/score" in found.metrics and "forget/nll" in found.metrics
     assert not [k for k in found.metrics if k.startswith(("lume/", "attack/", "world/", "official/"))]
     assert {len(c) for c in found.rows.values()} == {len(subject.rows)}
@@ -171,7 +182,7 @@ def test_a_corpus_without_passages_has_no_official_score_and_no_attack(tokenizer
 
 def test_the_official_attack_reads_the_two_lists_of_the_release(full, place):
     found, _ = full
-    corpus = assess.read(place / "data")
+    corpus = read(place / "data")
     assert corpus.name == "semeval" and len(corpus["holdout"]) == 4
     assert {i[:2] for i in corpus.facts["members"]} == {"f3"} and len(corpus.facts["members"]) == 3
     rows = found.results["model"]["core"].rows
@@ -188,9 +199,9 @@ def test_the_official_attack_reads_the_two_lists_of_the_release(full, place):
 def test_final_gives_only_what_can_be_had():
     core = {"lume/task_aggregate": 0.5, "official/mia": 0.9, "official/mia_auc": 0.45}
     mmlu = {"mmlu/accuracy_questions": 0.4, "mmlu/eligible": 1.0}
-    assert assess.final(core, mmlu)["official/final"] == pytest.approx(0.6)
-    assert set(assess.final(core, {})) == {"official/task_aggregate", "official/mia", "official/mia_auc"}
-    assert assess.final({"lume/task_aggregate": 0.5}, mmlu) == assess.final({}, {}) == {}
+    assert final(core, mmlu)["official/final"] == pytest.approx(0.6)
+    assert set(final(core, {})) == {"official/task_aggregate", "official/mia", "official/mia_auc"}
+    assert final({"lume/task_aggregate": 0.5}, mmlu) == final({}, {}) == {}
 
 
 def test_gap_closed_lies_between_target_and_twin(full):
@@ -207,25 +218,25 @@ def test_gap_closed_lies_between_target_and_twin(full):
 
 def test_a_nonmember_is_cut_where_the_tokenizer_joins_it_again(tokenizer):
     for text in ("Station 3 lies on the old line.", "one two", "a\n\nb c", "  lead and trail  ", "double  space only  here"):
-        r = assess._nonmember(text, 0)
+        r = _nonmember(text, 0)
         assert r.text.strip() == text.strip() and not r.input.endswith(" ") and not r.output.startswith(" ")
-    assert assess._nonmember("unbroken", 1).input == "" and assess._nonmember("unbroken", 1).output == "unbroken"
+    assert _nonmember("unbroken", 1).input == "" and _nonmember("unbroken", 1).output == "unbroken"
 
 
 def test_data_layouts(place, tmp_path):
-    plain = assess.read(data_folder(tmp_path / "lume", nonmembers=0))
+    plain = read(data_folder(tmp_path / "lume", nonmembers=0))
     assert plain.name == "lume" and not plain["holdout"] and len(plain["forget"]) == 18
     both = tmp_path / "both"
     shutil.copytree(tmp_path / "lume", both / "lume")
     shutil.copytree(place / "data", both / "semeval25-unlearning-data")
-    assert assess.read(both).name == "lume" and assess.read(both, "semeval").name == "semeval"
-    small = assess.read(place / "data", documents=1)
+    assert read(both).name == "lume" and read(both, "semeval").name == "semeval"
+    small = read(place / "data", documents=1)
     assert len(small.documents("forget")) == 3 and len(small["holdout"]) == 1
-    assert set(small["forget"]) <= set(assess.read(place / "data", documents=2)["forget"])
+    assert set(small["forget"]) <= set(read(place / "data", documents=2)["forget"])
     (tmp_path / "lume" / "retain.jsonl").write_text(
         "".join(x for x in (tmp_path / "lume" / "retain.jsonl").read_text().splitlines(True) if "Task3" not in x)
     )
-    assert assess.read(tmp_path / "lume").tasks == ("Task1", "Task2")  # those that both sides have
+    assert read(tmp_path / "lume").tasks == ("Task1", "Task2")  # those that both sides have
 
 
 @pytest.mark.parametrize(
@@ -242,7 +253,7 @@ def test_data_that_cannot_be_read(place, tmp_path, name, fields, words):
     (tmp_path / "empty").mkdir()
     folder = place / name if name == "data" else tmp_path / name
     with pytest.raises(CorpusError, match=words):
-        assess.read(folder, **fields)
+        read(folder, **fields)
 
 
 def test_tofu_is_found_by_its_files(tmp_path, monkeypatch):
@@ -251,8 +262,8 @@ def test_tofu_is_found_by_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr(tofu, "load", lambda source, **fields: asked.append((source, fields)) or small_corpus())
     (tmp_path / "tofu").mkdir()
     (tmp_path / "tofu" / "forget05.json").write_text("{}")
-    assess.read(tmp_path, documents=2, split="forget05", seed=7)
-    assess.read("locuslab/TOFU")
+    read(tmp_path, documents=2, split="forget05", seed=7)
+    read("locuslab/TOFU")
     assert asked == [
         (tmp_path, {"forget": "forget05", "authors": 2, "seed": 7, "holdout": 0}),
         ("locuslab/TOFU", {"forget": "forget10", "authors": None, "seed": 0}),
@@ -299,7 +310,7 @@ def test_a_killed_evaluation_continues_and_ends_with_the_same_bytes(place, tmp_p
 
 def test_nothing_is_loaded_when_all_is_done(place, tmp_path, only_fakes, monkeypatch):
     first = run(place, tmp_path)
-    monkeypatch.setattr(assess, "load_model", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr("reprolib.assess.scoring.load_model", lambda *a: pytest.fail("loaded"))
     assert run(place, tmp_path).models == first.models
 
 
@@ -310,7 +321,7 @@ def test_a_broken_or_older_part_is_computed_again(place, tmp_path, only_fakes, m
     path = tmp_path / "parts" / "model" / "alpha.json"
     path.write_text(path.read_text()[:40])
     assert run(place, tmp_path).results["model"]["alpha"].metrics == first.results["model"]["alpha"].metrics and len(calls) == 2
-    monkeypatch.setattr(assess, "VERSIONS", {"wide": 99})
+    monkeypatch.setattr("reprolib.assess.parts.VERSIONS", {"wide": 99})
     run(place, tmp_path)
     assert len(calls) == 3
 
@@ -367,7 +378,7 @@ def test_a_part_that_breaks_is_named_and_the_others_go_on(place, tmp_path, only_
     assert found.skipped["alpha"] == "broke off with ValueError: boom" and found.skipped["beta"] == "no such rows here"
     assert "must be named 'delta/...'" in found.skipped["delta"] and "one value a row" in found.skipped["epsilon"]
     assert "no text" in found.skipped["zeta"] and SECRET not in (tmp_path / "assessment.json").read_text()
-    assert "boom" in report.text(found) and "boom" in report.page(found)
+    assert "boom" in report.text(found) and "boom" in page.page(found)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("not enough memory: ...")])
@@ -393,16 +404,16 @@ def test_out_of_memory_says_what_to_lower_and_keeps_what_is_done(place, tmp_path
     ],
 )
 def test_slips_are_caught_before_anything_is_loaded(place, tmp_path, only_fakes, monkeypatch, fields, words):
-    monkeypatch.setattr(assess, "load_model", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr("reprolib.assess.scoring.load_model", lambda *a: pytest.fail("loaded"))
     with pytest.raises(SpecError, match=words):
         run(place, tmp_path, **fields)
 
 
 def test_suites_and_single_parts(place, tmp_path, only_fakes):
-    assert assess._wanted(None, (), False, False)[0] == ("core", "alpha")
-    assert assess._wanted(None, (), True, True)[0] == ("core", "alpha", "mmlu", "harness")
-    assert assess._wanted(("stress",), (), True, False)[0] == ("beta",)
-    assert assess._wanted(("core",), ("beta", "mmlu"), True, False)[0] == ("beta", "mmlu")
+    assert wanted_parts(None, (), False, False)[0] == ("core", "alpha")
+    assert wanted_parts(None, (), True, True)[0] == ("core", "alpha", "mmlu", "harness")
+    assert wanted_parts(("stress",), (), True, False)[0] == ("beta",)
+    assert wanted_parts(("core",), ("beta", "mmlu"), True, False)[0] == ("beta", "mmlu")
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------
@@ -420,39 +431,39 @@ def test_checkpoints_that_are_none(place, tmp_path):
         ("pickled", "pickle, which is never loaded"), ("bare", r"no weights \(\*.safetensors\)"),
     ):  # fmt: skip
         with pytest.raises(SpecError, match=words):
-            assess.locate(tmp_path / name)
+            locate(tmp_path / name)
     with pytest.raises(SpecError, match="could not be fetched"):  # offline in tests
-        assess.locate("some/model@main")
+        locate("some/model@main")
     with pytest.raises(SpecError, match=r"no adapter_config.json"):
-        assess.locate(place / "model", adapter=place / "twin")
+        locate(place / "model", adapter=place / "twin")
 
 
 def test_weights_and_tokenizers_that_do_not_fit(place, tmp_path, tokenizer):
     cut = checkpoint(tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:900])
     with pytest.raises(SpecError, match="cannot be loaded"):
-        assess.load_model(assess.locate(cut), "fp32", tokenizer)
+        load_model(locate(cut), "fp32", tokenizer)
     small = checkpoint(tmp_path / "small")
     lm = tiny_lm()
     lm.resize_token_embeddings(100)
     lm.save_pretrained(small)
     with pytest.raises(SpecError, match=r"258 tokens, but .* has embeddings for 100"):
-        assess.load_model(assess.locate(small), "fp32", tokenizer)
+        load_model(locate(small), "fp32", tokenizer)
     endless = checkpoint(tmp_path / "endless")
     t = byte_tokenizer()
     t.eos_token = None
     t.save_pretrained(endless)
     with pytest.raises(SpecError, match="no end-of-text token"):
-        assess.load_tokenizer(assess.locate(endless))
+        load_tokenizer(locate(endless))
 
 
 def test_the_fingerprint_is_of_content_not_of_place(place, tmp_path):
-    one = assess.locate(place / "model").fingerprint
+    one = locate(place / "model").fingerprint
     moved = shutil.copytree(place / "model", tmp_path / "moved")
     (moved / "README.md").write_text("x")
-    assert assess.locate(moved).fingerprint == one != assess.locate(place / "twin").fingerprint
+    assert locate(moved).fingerprint == one != locate(place / "twin").fingerprint
     (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
-    assert assess.locate(moved).fingerprint != one
+    assert locate(moved).fingerprint != one
 
 
 def test_an_adapter_is_merged_and_changes_the_fingerprint(place, tmp_path, tokenizer):
@@ -461,17 +472,17 @@ def test_an_adapter_is_merged_and_changes_the_fingerprint(place, tmp_path, token
     torch.manual_seed(0)
     adapted = get_peft_model(tiny_lm(), LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)).eval()
     adapted.save_pretrained(tmp_path / "adapter")
-    source = assess.locate(place / "model", adapter=tmp_path / "adapter")
-    assert source.fingerprint != assess.locate(place / "model").fingerprint
-    lm = assess.load_model(source, "fp32", tokenizer)
+    source = locate(place / "model", adapter=tmp_path / "adapter")
+    assert source.fingerprint != locate(place / "model").fingerprint
+    lm = load_model(source, "fp32", tokenizer)
     ids = torch.tensor([tokenizer("Where was she born?").input_ids])
     assert not hasattr(lm, "peft_config")
     with torch.no_grad():
         assert torch.allclose(lm(ids).logits, adapted(ids).logits, atol=1e-5)
         assert not torch.allclose(lm(ids).logits, tiny_lm()(ids).logits, atol=1e-2)
-    assert assess.load_model(source, "bf16", tokenizer).dtype == torch.bfloat16
+    assert load_model(source, "bf16", tokenizer).dtype == torch.bfloat16
     with pytest.raises(SpecError, match="base model here, and the folder as --adapter"):
-        assess.locate(tmp_path / "adapter")
+        locate(tmp_path / "adapter")
 
 
 # --- the report ----------------------------------------------------------------------------------------------
@@ -505,7 +516,7 @@ def test_the_terminal_table_shows_values_directions_ranges_and_gaps(full):
     assert "→ twin, nats/token, from 0" in line
     assert "Forget rows:" in text and "MMLU, mean over questions" in text and "↑, share, 0 to 1" in text
     assert "more in the report" in text and "virology" not in text
-    alone = assess.Assessment(models={"model": found.models["model"]}, data=found.data, settings=found.settings,
+    alone = Assessment(models={"model": found.models["model"]}, data=found.data, settings=found.settings,
                               results={"model": found.results["model"]}, skipped={"beta": "needs --twin"})  # fmt: skip
     assert "gap" not in report.text(alone).replace("Gap", "").splitlines()[-20] and "not scored: beta: needs --twin" in report.text(alone)
 
@@ -557,9 +568,9 @@ def test_the_page_stands_alone_and_is_accessible(full):
 def test_names_in_the_page_are_escaped(full):
     found, _ = full
     evil = {"name": "<script>alert(1)</script>", "fingerprint": "0"}
-    a = assess.Assessment(models={"model": evil}, data=found.data, settings={"seed": "<b>"}, results={"model": found.results["model"]},
+    a = Assessment(models={"model": evil}, data=found.data, settings={"seed": "<b>"}, results={"model": found.results["model"]},
                           skipped={"x": "<i>why</i>"}, notes=("<u>",))  # fmt: skip
-    text = report.page(a)
+    text = page.page(a)
     assert "<script" not in text and "<b>&" not in text and "<i>why" not in text and "<u>" not in text
 
 
@@ -581,23 +592,23 @@ def test_the_command(place, tmp_path, only_fakes, capsys):
 def test_the_folder_of_results_is_named_after_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my model").mkdir()
-    assert assess._slug("my model/") == "my-model" and assess._slug("owner/name@v1") == "owner-name-v1"
+    assert _slug("my model/") == "my-model" and _slug("owner/name@v1") == "owner-name-v1"
 
 
 def test_a_slice_of_the_real_release(place, tmp_path, only_fakes):
-    given = os.environ.get(lume.VARIABLE)
+    given = os.environ.get(VARIABLE)
     sibling = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     folder = next((f for f in (Path(given) if given else sibling, sibling) if (f / "semeval25-unlearning-data").is_dir()), None)
     if folder is None:
         pytest.skip("no real SemEval data")
-    corpus = assess.read(folder, "semeval")
+    corpus = read(folder, "semeval")
     assert len(corpus["holdout"]) == len(corpus.facts["members"]) == 150
     assert all(r.text for r in corpus["holdout"])
     found = run(place, tmp_path, data=folder, format="semeval", documents=1)
     assert {"official/mia", "lume/final", "attack/auc", "world/accuracy"} <= set(found.metrics())
     written = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     for group in ("forget", "retain", "holdout"):
-        for r in assess.read(folder, "semeval", documents=1)[group]:
+        for r in read(folder, "semeval", documents=1)[group]:
             assert r.id not in written and r.input[:40] not in written
             assert len(r.output) < 12 or r.output[:40] not in written
 
@@ -607,4 +618,4 @@ def test_the_probes_of_the_package_take_any_checkpoint(place, tmp_path):
     asked = {p.name for p in probes.suite("wide")}
     assert set(found.results["model"]) | set(found.skipped) >= asked and not found.failed
     assert all(k.startswith(f"{n}/") for n, r in found.results["model"].items() if n in asked for k in r.metrics)
-    assert len(report.page(found)) > 10_000
+    assert len(page.page(found)) > 10_000

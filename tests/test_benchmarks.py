@@ -2,21 +2,27 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from conftest import Started, add_test_preset, script, write_less
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "study" / "benchmarks"
 
 
-def start(script: str, *options: str, cache: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *options],
-        capture_output=True,
-        text=True,
-        cwd=cache,
-        env={**os.environ, "REPROLIB_CACHE": str(cache), "REPROLIB_DEVICE": "cpu"},
-    )
+def shortened(path: str, *options: str) -> None:
+    """In a child: the script, with the tests' preset; relearning ends after two steps."""
+    from reprolib.probes import relearning
+    from reprolib.testbeds.presets import PRESETS
+
+    add_test_preset(PRESETS)
+    write_less()
+    relearning.STEPS = (1, 2)
+    script(path, *options)
+
+
+def start(name: str, *options: str, cache: Path, work=script) -> str:
+    environment = {**os.environ, "REPROLIB_CACHE": str(cache), "REPROLIB_DEVICE": "cpu"}
+    done = Started(work, str(BENCHMARKS / name), *options, folder=cache, environment=environment).wait()
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -48,7 +54,7 @@ def test_step_memory_child(tmp_path):
 def test_evaluate(tmp_path):
     out = tmp_path / "evaluate.json"
     options = ("--start", "random", "--documents", "1", "--epochs", "1", "--rounds", "1", "--max-new-tokens", "12")
-    start("evaluate.py", *options, "--out", str(out), cache=tmp_path)
+    start("evaluate.py", "--testbed", "test/synthetic", *options, "--out", str(out), cache=tmp_path, work=shortened)
     content = read(out)
     assert set(content["models"]) == {"target", "half unlearned"}
     for model in content["models"].values():
@@ -59,8 +65,8 @@ def test_evaluate(tmp_path):
 
 def test_probes(tmp_path):
     out = tmp_path / "probes.json"
-    options = ("--testbed", "smoke/synthetic", "--untrained", "--documents", "1", "--rounds", "1")
-    printed = start("probes.py", *options, "--out", str(out), cache=tmp_path)
+    options = ("--testbed", "test/synthetic", "--untrained", "--documents", "1", "--rounds", "1")
+    printed = start("probes.py", *options, "--out", str(out), cache=tmp_path, work=shortened)
     content = read(out)
     from reprolib.probes import suite
 

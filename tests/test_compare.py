@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from test_report import made
 
-from reprolib import compare, record
-from reprolib.__main__ import main
+from reprolib import record
 from reprolib.errors import RecordError
+from study import compare
+from study.__main__ import main
 
 
 @pytest.fixture

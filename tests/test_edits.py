@@ -8,17 +8,22 @@ import pytest
 import torch
 from conftest import tiny_lm
 
+from reprolib.adapters.base import LoRA
+from reprolib.adapters.names import named
 from reprolib.corpus.batching import encode_rows
+from reprolib.edits.base import Past
+from reprolib.edits.weights import COMBINATIONS, Extrapolate, MergeAdapters, Noise
 from reprolib.errors import SpecError
 from reprolib.models import device
-from reprolib.models.adapters import LoRA, named
-from reprolib.models.edits import COMBINATIONS, Extrapolate, MergeAdapters, Noise, Past
 from reprolib.objectives import KL, NPO, Objective
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Schedule, Stage
-from reprolib.unlearn import start_weights, unlearn
+from reprolib.unlearn.loop import unlearn
+from reprolib.unlearn.references import start_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 needs_bitsandbytes = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
 
 
@@ -295,7 +300,7 @@ def test_two_stages_merged_are_what_peft_makes_of_two_models(sides):
     lm, outcome = unlearn(tiny_lm(), (*stages, MergeAdapters(**same)), *sides, seed=0, progress=False)
     assert (outcome.status, outcome.steps) == ("done", 3)
 
-    import reprolib.unlearn as loop
+    from reprolib.unlearn import loop
 
     left = {}
     real = loop.keep

@@ -12,13 +12,16 @@ import torch
 from conftest import byte_tokenizer, tiny_lm
 from transformers import DynamicCache
 
-from reprolib import evaluate as module
 from reprolib.corpus.batching import as_text
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import ReprolibError
-from reprolib.evaluate import Examination, evaluate, generate, measure, summarise, teacher_forced
+from reprolib.evaluate.passes import Examination, teacher_forced
+from reprolib.evaluate.subject import Subject
+from reprolib.evaluate.summary import core, evaluate, measure, summarise
 from reprolib.metrics import lume
-from reprolib.record import Record, provenance, to_json
+from reprolib.models.generate import generate
+from reprolib.provenance import provenance
+from reprolib.record import Record, to_json
 from reprolib.spec import Spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -256,7 +259,7 @@ def test_a_destroyed_model_is_scored_not_refused(exam):
 def test_a_known_answer_beyond_the_limit_of_new_tokens_is_cut_off(perfect_lm, exam):
     longest = max(len(r.output) for r in exam.rows["retain"] if r.kind == "qa")
     # with its space the longest answer has one token more
-    rows = module.core(module.Subject(perfect_lm, exam, max_new_tokens=longest, progress=False)).rows
+    rows = core(Subject(perfect_lm, exam, max_new_tokens=longest, progress=False)).rows
     for r, score in zip((*exam.rows["forget"], *exam.rows["retain"]), rows["score"], strict=False):
         if r.kind == "qa":
             assert score == (1 if len(r.output) < longest else 0), r.id

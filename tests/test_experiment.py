@@ -8,22 +8,23 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import add_test_preset, byte_tokenizer, processes, small_corpus
+from conftest import add_test_preset, byte_tokenizer, processes, small_corpus, write_less
 
 from reprolib import experiment
-from reprolib import record as records
 from reprolib.corpus.rows import Row
 from reprolib.errors import RecordError, ReprolibError, SpecError
-from reprolib.experiment import choose_forget, run
+from reprolib.experiment import run
 from reprolib.models import device
-from reprolib.record import read, to_json
+from reprolib.places import results_dir
+from reprolib.portions import choose_forget, portions_of
+from reprolib.record import find, path_of, read, to_json
 from reprolib.spec import Spec
 
 QUICK = {"epochs": 1}
 
 
 @pytest.fixture(autouse=True)
-def _preset(test_preset):
+def _preset(test_preset, brief):
     pass
 
 
@@ -32,7 +33,7 @@ def spec(**fields):
 
 
 def failed_files():
-    return sorted((records.results_dir() / "failed").glob("*"))
+    return sorted((results_dir() / "failed").glob("*"))
 
 
 # --- run ------------------------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ def failed_files():
 def test_a_run_is_computed_once_and_read_afterwards(monkeypatch):
     first = run(spec(), progress=False)
     assert first.status == "done" and first.fingerprint == spec().fingerprint
-    assert records.find(spec()) == first
+    assert find(spec()) == first
     assert first.trajectory[0]["step"] == 0 and first.trajectory[-1]["step"] == first.cost["steps"] == 1
     assert 0 < first.metrics["forget/nll"] < 20 and len(first.rows["group"]) == len(first.rows["score"])
     monkeypatch.setattr(experiment, "compute", lambda *a, **k: pytest.fail("computed again"))
@@ -77,7 +78,7 @@ def test_an_absurd_learning_rate_leaves_a_diverged_record():
     several = run(spec(options={"epochs": 20, "lr": 1e9}), progress=False)
     for record in (one_step, several):
         assert record.status == "diverged" and record.reason
-        assert records.find(record.spec) == record
+        assert find(record.spec) == record
         assert record.metrics["lume/task_aggregate"] == 0 and "lume/final" in record.metrics
     assert one_step.cost["steps"] == 1 and several.cost["steps"] < 20
     assert failed_files() == []
@@ -88,14 +89,14 @@ def test_a_failed_run_is_kept_and_made_good_by_a_later_one(monkeypatch):
         raise ZeroDivisionError("boom")
 
     with monkeypatch.context() as m, pytest.raises(ZeroDivisionError, match="boom"):
-        m.setattr("reprolib.unlearn.unlearn", broken)
+        m.setattr(experiment, "unlearn", broken)
         run(spec(), progress=False)
     (path,) = failed_files()
     kept = read(path)
     assert kept.status == "failed" and kept.spec == spec() and kept.metrics == {}
     line = broken.__code__.co_firstlineno + 1
     assert kept.reason == f"ZeroDivisionError: boom (test_experiment.py, line {line})"
-    assert records.find(spec()) is None  # a failure is no result
+    assert find(spec()) is None  # a failure is no result
     assert run(spec(), progress=False).status == "done"
     assert not path.exists()
 
@@ -104,22 +105,22 @@ def test_an_error_of_the_user_is_no_failed_run(monkeypatch):
     def refused(*_, **__):
         raise ReprolibError("give another file")
 
-    monkeypatch.setattr("reprolib.unlearn.unlearn", refused)
+    monkeypatch.setattr("reprolib.experiment.unlearn", refused)
     with pytest.raises(ReprolibError, match="another file"):
         run(spec(), progress=False)
     assert failed_files() == []
 
 
 def test_results_that_cannot_be_written_stop_the_run_before_it_begins(monkeypatch):
-    records.results_dir().mkdir()
-    (records.results_dir() / "records").write_text("")
+    results_dir().mkdir()
+    (results_dir() / "records").write_text("")
     monkeypatch.setattr(experiment, "compute", lambda *a, **k: pytest.fail("hours of computing"))
     with pytest.raises(RecordError, match="cannot be written"):
         run(spec(), progress=False)
 
 
 def test_a_damaged_record_is_not_computed_over(monkeypatch):
-    path = records.path_of(spec())
+    path = path_of(spec())
     path.parent.mkdir(parents=True)
     path.write_text("{")
     monkeypatch.setattr(experiment, "compute", lambda *a, **k: pytest.fail("overwrites a result"))
@@ -129,7 +130,7 @@ def test_a_damaged_record_is_not_computed_over(monkeypatch):
 
 
 def test_checkpoints_are_gone_after_a_run_of_a_large_model(monkeypatch):
-    from reprolib.checkpoint import Checkpoint
+    from reprolib.unlearn.checkpoint import Checkpoint
 
     written = []
     real = Checkpoint.save
@@ -146,15 +147,16 @@ def test_checkpoints_are_gone_after_a_run_of_a_large_model(monkeypatch):
 
 def environment(results: str, cache: str) -> None:
     """In a child: the folders and the preset of the test."""
-    from reprolib.models import testbeds
+    from reprolib.testbeds.presets import PRESETS
 
     os.environ |= {"REPROLIB_RESULTS": results, "REPROLIB_CACHE": cache, "REPROLIB_DEVICE": "cpu", "HF_HUB_OFFLINE": "1"}
-    add_test_preset(testbeds.PRESETS)
+    add_test_preset(PRESETS)
+    write_less()
 
 
 def wants(results: str, cache: str, log: str, out: str, barrier) -> None:
     """A process that wants the run, and says in ``log`` if it computes anything itself."""
-    from reprolib.models import memorise
+    from reprolib.testbeds import memorise
 
     environment(results, cache)
     compute, make = experiment.compute, memorise._make
@@ -189,8 +191,8 @@ def test_two_processes_want_the_same_run_one_computes(tmp_path):
 
 
 def trains(cache: str, log: str, out: str, barrier) -> None:
-    from reprolib.models import memorise
-    from reprolib.models.testbeds import testbed
+    from reprolib.testbeds import memorise
+    from reprolib.testbeds.beds import testbed
 
     environment(cache, cache)
     make = memorise._make
@@ -216,10 +218,8 @@ def test_two_processes_want_the_same_model_one_trains(tmp_path):
 
 def killed_run(results: str, cache: str, at: int) -> None:
     """A run that is killed in the ``at``-th measurement, or in the evaluation at the end (at = 0)."""
-    from reprolib import evaluate
-
     environment(results, cache)
-    measure, calls = evaluate.measure, []
+    measure, calls = experiment.measure, []
 
     def counted(*a):
         calls.append(1)
@@ -227,9 +227,9 @@ def killed_run(results: str, cache: str, at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return measure(*a)
 
-    evaluate.measure = counted
+    experiment.measure = counted
     if at == 0:
-        evaluate.evaluate = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+        experiment.evaluate = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
     run(spec(options={"epochs": 4, "trainable": "lora-4"}), progress=False)
 
 
@@ -244,10 +244,10 @@ def test_a_killed_run_goes_on_to_the_same_record(tmp_path, monkeypatch, at):
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
     monkeypatch.setenv("REPROLIB_RESULTS", str(results))
-    assert records.find(wanted) is None
+    assert find(wanted) is None
     checkpoint = Path(cache) / "runs" / wanted.fingerprint / "checkpoint.safetensors"
     assert checkpoint.exists()
-    from reprolib import unlearn as loop
+    from reprolib.unlearn import loop
 
     steps = []
     real = loop.micro_batches
@@ -259,7 +259,7 @@ def test_a_killed_run_goes_on_to_the_same_record(tmp_path, monkeypatch, at):
 
 
 def test_a_finished_model_is_kept_for_further_suites_if_it_is_small(monkeypatch):
-    from reprolib import unlearn as loop
+    from reprolib.unlearn import loop
 
     wanted = spec(options={"epochs": 3, "lr": 3e-4})
     core = run(wanted, progress=False)
@@ -267,7 +267,7 @@ def test_a_finished_model_is_kept_for_further_suites_if_it_is_small(monkeypatch)
     assert kept.path.exists() and not kept.load().optim  # the model alone
     monkeypatch.setattr(loop, "micro_batches", lambda *a: pytest.fail("trained again"))
     done = experiment.unlearned(dataclasses.replace(wanted, suite="wide"), progress=False)
-    from reprolib.evaluate import evaluate
+    from reprolib.evaluate.summary import evaluate
 
     with device.one_thread(True):
         again = evaluate(done.lm, done.exam, progress=False)
@@ -280,7 +280,7 @@ def test_a_finished_model_is_kept_for_further_suites_if_it_is_small(monkeypatch)
 @pytest.mark.parametrize("method", ["npo", "target"])
 def test_a_suite_is_a_run_with_a_record_of_its_own(method, monkeypatch):
     from reprolib import probes
-    from reprolib.evaluate import Evaluation
+    from reprolib.evaluate.subject import Evaluation
 
     def ask(subject):
         twin = subject.reference("twin")
@@ -288,24 +288,23 @@ def test_a_suite_is_a_run_with_a_record_of_its_own(method, monkeypatch):
         return Evaluation({"count/rows": float(len(subject.rows))}, {"counted": subject.column({0: 1.0})})
 
     probe = probes.Probe(name="count", title="Rows", suite="wide", cost="none", ask=ask)
-    monkeypatch.setattr(probes, "suite", lambda name: (probe,))
+    monkeypatch.setattr(experiment, "suite", lambda name: (probe,))
     wanted = spec(method=method, suite="wide", options={"epochs": 2} if method == "npo" else {})
     record = run(wanted, progress=False)
     assert record.metrics == {"count/rows": len(record.rows["group"])} and record.rows["counted"][0] == 1
     assert record.trajectory == [] and record.cost["count_s"] >= 0
-    assert records.path_of(wanted).is_relative_to(records.results_dir() / "wide") and records.find(wanted) == record
-    assert wanted.core.fingerprint != wanted.fingerprint and records.find(wanted.core) is None
+    assert path_of(wanted).is_relative_to(results_dir() / "wide") and find(wanted) == record
+    assert wanted.core.fingerprint != wanted.fingerprint and find(wanted.core) is None
 
 
 def test_a_probe_that_breaks_its_promise_is_named(monkeypatch):
-    from reprolib import probes
-    from reprolib.evaluate import Evaluation
-    from reprolib.probes import Probe
+    from reprolib.evaluate.subject import Evaluation
+    from reprolib.probes.base import Probe
 
     answers = [Evaluation({"other/x": 1.0}, {}), Evaluation({}, {"short": [1.0]}), Evaluation({}, {"group": []})]
     for answer in answers:
         probe = Probe(name="bad", title="", suite="wide", cost="", ask=lambda subject, a=answer: a)
-        monkeypatch.setattr(probes, "suite", lambda name, p=probe: (p,))
+        monkeypatch.setattr(experiment, "suite", lambda name, p=probe: (p,))
         with pytest.raises(SpecError, match="probe 'bad' returned"):
             run(spec(method="target", suite="wide", options={}), progress=False)
 
@@ -315,18 +314,18 @@ def test_a_probe_that_breaks_its_promise_is_named(monkeypatch):
 
 def test_requests_share_the_documents_out():
     rows = rows_of(documents=7)
-    portions = experiment.portions_of(rows, spec(requests=3))
+    portions = portions_of(rows, spec(requests=3))
     assert sorted(r.id for p in portions for r in p) == sorted(r.id for r in rows)
     documents = [{r.document for r in p} for p in portions]
     assert sorted(len(d) for d in documents) == [2, 2, 3] and not documents[0] & documents[1]
-    assert portions == experiment.portions_of(rows, spec(requests=3)) != experiment.portions_of(rows, spec(requests=3, seed=1))
-    assert experiment.portions_of(rows, spec()) == (rows,)
+    assert portions == portions_of(rows, spec(requests=3)) != portions_of(rows, spec(requests=3, seed=1))
+    assert portions_of(rows, spec()) == (rows,)
     with pytest.raises(SpecError, match="each request needs at least one"):
-        experiment.portions_of(rows, spec(requests=8))
+        portions_of(rows, spec(requests=8))
 
 
 def test_each_request_starts_from_the_model_that_the_one_before_left(monkeypatch):
-    from reprolib import unlearn as loop
+    from reprolib.unlearn import loop
 
     seen = []
     real = loop.unlearn
@@ -335,7 +334,7 @@ def test_each_request_starts_from_the_model_that_the_one_before_left(monkeypatch
         seen.append((len(forget), next(lm.parameters()).detach().clone()))
         return real(lm, stages, forget, *rest, **named)
 
-    monkeypatch.setattr(loop, "unlearn", watched)
+    monkeypatch.setattr(experiment, "unlearn", watched)
     wanted = spec(requests=3, options={"epochs": 1, "lr": 1e-3})
     record = run(wanted, progress=False)
     rows = sum(g == "forget" for g in record.rows["group"])
@@ -429,12 +428,12 @@ def test_the_record_says_which_rows_were_given():
 
 
 def test_no_text_of_the_corpus_is_in_the_file(monkeypatch):
-    from reprolib.models import testbeds
+    from reprolib.testbeds import beds as testbeds
 
     corpus = small_corpus()
     monkeypatch.setattr(testbeds, "_corpus", lambda *_: corpus)
     record = run(spec(), progress=False)
-    text = records.path_of(record.spec).read_text()
+    text = path_of(record.spec).read_text()
     strings = {s for g in corpus.groups.values() for r in g for s in (r.id, r.input, r.output, r.text, *r.perturbed)}
     assert len([s for s in strings if len(s) > 12]) > 20
     assert not [s for s in strings if len(s) > 12 and (s in text or json.dumps(s)[1:-1] in text)]
@@ -446,10 +445,10 @@ def test_no_text_of_the_corpus_is_in_the_file(monkeypatch):
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     """The test preset with two measures along a run and two MMLU questions a subject, from a folder that is not there yet."""
-    from reprolib.models import memorise, testbeds
+    from reprolib.testbeds import memorise, presets
 
-    preset = dataclasses.replace(testbeds.PRESETS["test"], mmlu=2, points=2)
-    monkeypatch.setattr(testbeds, "PRESETS", testbeds.PRESETS | {"asked": preset})
+    preset = dataclasses.replace(presets.PRESETS["test"], mmlu=2, points=2)
+    monkeypatch.setitem(presets.PRESETS, "asked", preset)
     monkeypatch.setenv("REPROLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(memorise, "train_tokenizer", lambda *a: byte_tokenizer())  # in which " A" to " D" are told apart
     return spec(testbed="asked/synthetic", options={"epochs": 4})
@@ -466,7 +465,7 @@ def test_mmlu_stands_in_the_record_with_the_questions_and_every_answer(asked, tm
     assert m["mmlu/accuracy_questions_low"] <= m["mmlu/accuracy_questions"] <= m["mmlu/accuracy_questions_high"]
     assert "2 questions a subject" in note["questions"] and not [k for k in m if k.startswith("mmlu/subject/")]
     assert "official/final" not in m, "a corpus without the organisers' lists has no official score"
-    assert len(record.trajectory) == 3 and read(records.path_of(asked)) == record
+    assert len(record.trajectory) == 3 and read(path_of(asked)) == record
     again = run(dataclasses.replace(asked, method="gradient_ascent", options={"epochs": 1}), progress=False)
     assert again.provenance["mmlu"]["content"] == note["content"], "the same questions of every run"
 
@@ -479,11 +478,11 @@ def test_missing_questions_are_found_before_anything_is_trained(asked, monkeypat
 
 
 def test_how_a_run_is_measured_is_part_of_its_identity_but_not_of_its_models(asked, monkeypatch):
-    from reprolib.models import testbeds
-    from reprolib.models.testbeds import testbed
+    from reprolib.testbeds.beds import testbed
+    from reprolib.testbeds.presets import PRESETS
 
     before = asked.fingerprint, testbed("asked/synthetic").identity()
-    preset = testbeds.PRESETS["asked"]
+    preset = PRESETS["asked"]
     for field in ("mmlu", "points"):
-        monkeypatch.setattr(testbeds, "PRESETS", testbeds.PRESETS | {"asked": dataclasses.replace(preset, **{field: 3})})
+        monkeypatch.setitem(PRESETS, "asked", dataclasses.replace(preset, **{field: 3}))
         assert asked.fingerprint != before[0] and testbed("asked/synthetic").identity() == before[1]

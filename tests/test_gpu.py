@@ -1,4 +1,4 @@
-"""The GPU playbook, rehearsed on a CPU: every step of it at toy size through ``python -m gpu``, killed on the way and continued."""
+"""The GPU playbook, rehearsed on a CPU: every step of it at toy size through ``python -m study.gpu``, killed on the way and continued."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import Started, module, processes, run_code, write_less
 
 from reprolib.errors import RecordError, SpecError
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
 STEPS = ("olmo-1b", "olmo-1b-cost", "olmo-7b", "olmo-7b-cost", "smollm2", "smollm2-semeval", "smollm2-semeval-rest", "olmo-1b-0724", "olmo-7b-0724",
          "olmo-1b-semeval", "olmo-7b-semeval")  # fmt: skip
+
+
 ASK = """
 import sys
-from gpu.__main__ import main
+from study.gpu.__main__ import main
 folder = sys.argv[1]
 for argv in (["list"], ["check"], ["run", "olmo-2b"], ["unpack", __file__]):
     print("answered:", main([*argv, "--rehearse", folder]), flush=True)
@@ -35,10 +41,14 @@ def environment() -> dict[str, str]:
     return own | {"REPROLIB_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def start(*words: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *words], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def playbook(*words: str) -> None:
+    """In a child: ``python -m study.gpu words``."""
+    write_less()
+    module("study.gpu", *words)
+
+
+def start(folder: Path, work, *words: str) -> Started:
+    return Started(work, *words, folder=folder, environment=environment(), cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -46,41 +56,31 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("gpu")
 
 
-@pytest.fixture(scope="module")
-def asked(folder) -> subprocess.Popen:
-    script = folder / "ask.py"
-    script.write_text(ASK.replace("__file__", repr(str(script))))
-    process = start("-c", script.read_text(), str(folder / "asked"))
-    yield process
-    process.kill()
-
-
 def files(base: Path) -> dict[str, bytes]:
     return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*.json")}
 
 
-def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch):
+def test_every_step_at_toy_size_killed_and_continued(folder):
     archive, results = folder / "packed.tar.gz", folder / "toy" / "results"
-    command = ("-m", "gpu", "run", *STEPS, "--rehearse", str(folder / "toy"), "--jobs", "1", "--workers", "0", "--pack", str(archive))
-    first, until = start(*command), time.monotonic() + 100
+    command = (playbook, "run", *STEPS, "--rehearse", str(folder / "toy"), "--jobs", "1", "--workers", "0", "--pack", str(archive))
+    first, until = start(folder, *command), time.monotonic() + 100
     while not list(results.rglob("records/**/*.json")) and first.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
-    assert first.poll() is None, first.stdout.read()
+    assert first.poll() is None, first.wait()
     first.kill()
-    first.wait()
     before = files(results)
     assert before, "killed before anything was done"
 
-    second = start(*command)
-    said = second.communicate(timeout=200)[0]
-    assert second.returncode == 0, said
+    second = start(folder, *command).wait(200)
+    said = second.stdout
+    assert second.returncode == 0, second
     assert "FAILED" not in said and "nothing is left to do" in said
     after = files(results)
     assert {k: after[k] for k in before} == before, "what was done is not done again"
     assert "target, seed 0" in said and "olmo-1b-scratch/lume: target" not in said
 
-    from gpu import carry
-    from reprolib.report import cost, true_size
+    from study.gpu import carry
+    from study.report import cost, true_size
 
     assert carry.unpack(archive, folder / "unpacked") == len(after)
     assert files(folder / "unpacked") == after
@@ -109,8 +109,9 @@ def test_every_step_at_toy_size_killed_and_continued(folder, asked, monkeypatch)
         true_size.tables(results)
 
 
-def test_list_check_and_what_is_not_there(asked):
-    said = asked.communicate(timeout=200)[0]
+def test_list_check_and_what_is_not_there(tmp_path):
+    asked = start(tmp_path, run_code, ASK.replace("__file__", repr(__file__)).replace("sys.argv[1]", repr(str(tmp_path / "asked")))).wait(200)
+    said = asked.stdout + asked.stderr
     answers = [line.split()[1] for line in said.splitlines() if line.startswith("answered:")]
     assert answers == ["0", "1", "2", "2"], said
     for step in STEPS:
@@ -122,7 +123,7 @@ def test_list_check_and_what_is_not_there(asked):
 
 
 def test_tables_of_nothing_are_empty_and_say_so(tmp_path):
-    from reprolib.report import true_size
+    from study.report import true_size
 
     tables = true_size.tables(tmp_path)
     assert all(t.empty and tuple(t.columns) == true_size.COLUMNS[k] for k, t in tables.items())
@@ -131,7 +132,7 @@ def test_tables_of_nothing_are_empty_and_say_so(tmp_path):
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
-    from reprolib.report import cost, true_size
+    from study.report import cost, true_size
 
     (tmp_path / "file").write_text("")
     for name, said in (("nope", "not there"), ("file", "a file")):
@@ -148,7 +149,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
     ],
 )  # fmt: skip
 def test_a_broken_file_of_cost_is_named(content, message, tmp_path):
-    from reprolib.report import cost
+    from study.report import cost
 
     (tmp_path / "cost").mkdir()
     (tmp_path / "cost" / "x.json").write_text(content)
@@ -158,7 +159,7 @@ def test_a_broken_file_of_cost_is_named(content, message, tmp_path):
 
 @pytest.mark.parametrize("words", [["run", "olmo-1b", "--minutes", "0"], ["run", "olmo-1b", "--workers", "-1"], ["run"], ["fly"]])
 def test_bad_input_ends_at_once(words, capsys):
-    from gpu.__main__ import main
+    from study.gpu.__main__ import main
 
     with pytest.raises(SystemExit) as end:
         main(words)
@@ -189,8 +190,8 @@ class Idle:
 
 @pytest.fixture
 def runner(tmp_path, monkeypatch):
-    from gpu import DEFAULTS
-    from gpu.run import Runner
+    from study.gpu.places import DEFAULTS
+    from study.gpu.run import Runner
 
     for name in DEFAULTS:  # what prepare() sets is taken back
         monkeypatch.setenv(name, os.environ.get(name, DEFAULTS[name]))
@@ -200,14 +201,16 @@ def runner(tmp_path, monkeypatch):
 
 
 def phase(tmp_path, *jobs: tuple, minutes: float = 0.01, workers: int = 1):
-    from gpu.study import Phase
+    from study.gpu.steps import Phase
 
     return Phase(tuple(Idle(tmp_path, *j) for j in jobs), minutes, workers)
 
 
-def test_jobs_side_by_side_survive_those_that_fail_or_die(runner, tmp_path, capsys):
-    from gpu.study import Step
+def test_jobs_side_by_side_survive_those_that_fail_or_die(runner, tmp_path, capsys, monkeypatch):
+    from study.gpu.steps import Step
 
+    # forked from what has imported torch already, not spawned
+    monkeypatch.setattr(sys.modules[runner.__module__], "multiprocessing", SimpleNamespace(get_context=lambda kind: processes()))
     run = runner(2)
     run.step("idle", Step("", (phase(tmp_path, ("dies",), ("a",), ("b",), ("c",), workers=2),)))
     run.report()
@@ -218,7 +221,7 @@ def test_jobs_side_by_side_survive_those_that_fail_or_die(runner, tmp_path, caps
 
 
 def test_the_first_job_begins_whatever_it_is_expected_to_take_and_no_other_without_time(runner, tmp_path, capsys):
-    from gpu.study import Step
+    from study.gpu.steps import Step
 
     run = runner(0.02)
     run.step("idle", Step("", (phase(tmp_path, ("a", 0.6), ("b", 0.6), ("c", 0.6), minutes=30),)))
@@ -229,7 +232,7 @@ def test_the_first_job_begins_whatever_it_is_expected_to_take_and_no_other_witho
 
 
 def test_what_needs_a_failed_model_is_not_begun(runner, tmp_path):
-    from gpu.study import Step
+    from study.gpu.steps import Step
 
     run = runner(1, workers=0)
     run.step("idle", Step("", (phase(tmp_path, ("fails",), ("model",)), phase(tmp_path, ("run",)))))
@@ -237,7 +240,7 @@ def test_what_needs_a_failed_model_is_not_begun(runner, tmp_path):
 
 
 def test_models_are_not_made_again_for_runs_that_are_done(runner, tmp_path):
-    from gpu.study import Step
+    from study.gpu.steps import Step
 
     (tmp_path / "run").write_text("")
     run = runner(1, workers=0)
@@ -246,8 +249,8 @@ def test_models_are_not_made_again_for_runs_that_are_done(runner, tmp_path):
 
 
 def test_what_a_killed_training_left_is_removed(tmp_path, monkeypatch):
-    from reprolib.models import memorise
-    from reprolib.models.testbeds import testbed
+    from reprolib.testbeds import memorise
+    from reprolib.testbeds.beds import testbed
 
     monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path))
     monkeypatch.setattr(memorise, "_make", lambda bed, which, seed, folder, progress: (folder / "config.json").write_text("{}"))
@@ -263,7 +266,7 @@ def test_what_a_killed_training_left_is_removed(tmp_path, monkeypatch):
 
 
 def test_packages_are_carried_with_one_library_only():
-    from gpu import carry
+    from study.gpu import carry
 
     carried = carry.package("bitsandbytes", "130")
     libraries = sorted(Path(n).name for n in carried if n.endswith(".so"))
@@ -276,7 +279,7 @@ def test_packages_are_carried_with_one_library_only():
 
 
 def test_pieces_that_come_one_a_call_are_put_together(tmp_path, monkeypatch):
-    from gpu import carry
+    from study.gpu import carry
 
     monkeypatch.setattr(carry, "CARRIED", tmp_path / "carried")
     (tmp_path / "carried").mkdir()
@@ -300,9 +303,9 @@ def test_gradient_checkpointing_and_small_micro_batches_change_no_result(trainab
     import torch
     from transformers import AutoModelForCausalLM, OlmoConfig
 
-    from gpu import cost
     from reprolib.recipes import recipe
-    from reprolib.unlearn import unlearn
+    from reprolib.unlearn.loop import unlearn
+    from study.gpu import cost
 
     monkeypatch.setattr(cost, "ROWS", 4)
     monkeypatch.setattr(cost, "TOKENS", 24)
@@ -329,7 +332,7 @@ def test_gradient_checkpointing_and_small_micro_batches_change_no_result(trainab
 
 
 def test_no_step_names_a_run_twice():
-    from gpu import study
+    from study.gpu import steps as study
 
     for name, step in study.steps().items():
         asked = [j.spec.fingerprint for j in step.jobs if isinstance(j, study.Run)]
@@ -339,7 +342,7 @@ def test_no_step_names_a_run_twice():
 def test_settings_as_published_are_an_arm_of_their_own():
     from test_report import made
 
-    from reprolib.report import true_size
+    from study.report import true_size
 
     lora = {"trainable": "lora-64-16"}
     found = [
@@ -357,8 +360,9 @@ def test_settings_as_published_are_an_arm_of_their_own():
 
 @pytest.mark.slow
 def test_every_kind_of_job_at_toy_size(tmp_path):
-    process = start("-m", "gpu", "run", *STEPS, "--rehearse", str(tmp_path), "--minutes", "30", "--workers", "2")
-    said = process.communicate(timeout=1800)[0]
+    command = [sys.executable, "-m", "study.gpu", "run", *STEPS, "--rehearse", str(tmp_path), "--minutes", "30", "--workers", "2"]
+    process = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800)
+    said = process.stdout
     assert process.returncode == 0 and "FAILED" not in said and "nothing is left to do" in said, said
 
 
@@ -366,12 +370,12 @@ def test_the_page_says_what_is_missing_and_shows_what_is_there(tmp_path, monkeyp
     from test_report import made
 
     from reprolib import record
-    from reprolib.report import cost, true_size
+    from study.report import cost, true_size
 
     nothing = true_size.answer(tmp_path).data
-    assert "`olmo-1b`, `olmo-7b`, `smollm2`, `smollm2-semeval`" in nothing and "python -m gpu run olmo-1b olmo-7b smollm2 smollm2-semeval`" in nothing
+    assert "`olmo-1b`, `olmo-7b`, `smollm2`, `smollm2-semeval`" in nothing and "python -m study.gpu run olmo-1b olmo-7b smollm2 smollm2-semeval`" in nothing
     assert "also missing: `olmo-1b-semeval`, `olmo-7b-semeval`, `olmo-1b-0724`, `olmo-7b-0724`" in nothing
-    from gpu.study import steps
+    from study.gpu.steps import steps
 
     beds = {name: phase.jobs[0].testbed for name, step in steps().items() for phase in step.phases[:1]}
     assert {k: v for k, v in beds.items() if not k.endswith(("-cost", "-rest"))} == {**true_size.STEPS, **true_size.HUB}
@@ -389,10 +393,10 @@ def test_what_was_run_at_both_sizes_stands_side_by_side(tmp_path, monkeypatch):
     from test_report import made
 
     from reprolib import record
-    from reprolib.report import true_size
+    from study.report import true_size
 
     assert true_size.both_sizes(tmp_path) == true_size.bases(tmp_path) == {}
-    assert "python -m gpu run olmo-1b olmo-7b" in true_size.figure({}, "").data and true_size.table({}) is None
+    assert "python -m study.gpu run olmo-1b olmo-7b" in true_size.figure({}, "").data and true_size.table({}) is None
     monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path))
     lora = {"trainable": "lora-64-16"}
     for bed in ("olmo-1b-scratch/lume", "olmo-7b-scratch/lume"):
@@ -418,7 +422,7 @@ def test_what_was_run_at_both_sizes_stands_side_by_side(tmp_path, monkeypatch):
 
 
 def test_predictions_say_where_a_run_fits():
-    from reprolib.report import cost
+    from study.report import cost
 
     cases = {"full": {"method": "npo"}, "adapter": {"method": "npo", "trainable": "lora-16", "precision": "nf4", "micro_tokens": 1024}}
     rows = cost.predictions(["smollm2-135m"], cases).rows
@@ -426,8 +430,9 @@ def test_predictions_say_where_a_run_fits():
 
 
 def test_the_page_and_the_command_mean_the_same_gibibytes():
-    from reprolib.plan import GPUS, needed, plan
-    from reprolib.report import cost
+    from reprolib.plan.prediction import needed, plan
+    from reprolib.plan.shapes import GPUS
+    from study.report import cost
 
     size = needed(plan("smollm2-135m", "npo").peak_bytes) / cost.GIB
     for memory, fits in ((size + 0.01, True), (size - 0.01, False)):
@@ -449,7 +454,7 @@ def test_the_page_and_the_command_mean_the_same_gibibytes():
     ],
 )  # fmt: skip
 def test_cases_that_cannot_be_planned_are_refused(models, cases, message, tmp_path):
-    from reprolib.report import cost
+    from study.report import cost
 
     for ask in (cost.predictions, lambda m, c: cost.answer(m, c, tmp_path)):
         with pytest.raises(SpecError, match=message):

@@ -8,24 +8,28 @@ import pytest
 import torch
 from conftest import EOS, byte_tokenizer, tiny_lm
 
-from reprolib import record as records
-from reprolib import report, run
-from reprolib.checkpoint import Checkpoint
+from reprolib import run
+from reprolib.adapters.base import Data
 from reprolib.corpus.batching import Tokens, as_text, encode, encode_rows
 from reprolib.corpus.rows import Corpus, Row
+from reprolib.edits import routing
+from reprolib.edits.base import Past
+from reprolib.edits.contrast import Contrast, Contrasted, Reinitialise
+from reprolib.edits.routing import Route, Routed, Silent, cross_fit, fit, judged, prompt_features, quality
+from reprolib.edits.weights import Noise
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination, evaluate, generate, measure, teacher_forced
-from reprolib.models import routing
-from reprolib.models.adapters import Data
-from reprolib.models.contrast import Contrast, Contrasted, Reinitialise
-from reprolib.models.edits import Noise, Past
+from reprolib.evaluate.passes import Examination, teacher_forced
+from reprolib.evaluate.summary import evaluate, measure
+from reprolib.models.generate import generate
 from reprolib.models.policy import Policy, score
-from reprolib.models.routing import Route, Routed, Silent, cross_fit, fit, judged, prompt_features, quality
 from reprolib.recipes import recipe
+from reprolib.record import find
 from reprolib.spec import Spec
-from reprolib.unlearn import unlearn
+from reprolib.unlearn.checkpoint import Checkpoint
+from reprolib.unlearn.loop import unlearn
+from study import report
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "brief")
 
 
 def weights(lm) -> dict[str, torch.Tensor]:
@@ -543,7 +547,7 @@ def test_cards_and_costs():
 ])  # fmt: skip
 def test_runs_leave_records(method, options, test_preset):
     record = run(testbed=test_preset, method=method, options=options, progress=False)
-    assert record.status == "done" and records.find(record.spec) == record
+    assert record.status == "done" and find(record.spec) == record
     assert record.trajectory[-1]["stage"] == ("contrast" if method == "assistant" else "route")
     target = run(testbed=test_preset, method="target", progress=False)
     if method == "assistant":

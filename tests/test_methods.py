@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import tiny_lm
 
-from reprolib.corpus.answers import other_answers
 from reprolib.corpus.batching import encode_rows
 from reprolib.errors import CorpusError, SpecError
 from reprolib.identity import digest
@@ -21,15 +20,28 @@ from reprolib.optim import Influence, Sophia
 from reprolib.recipes import FAMILIES, METHODS, Card, Recipe, Stage, recipe, recipes
 from reprolib.recipes.gradient_ascent import stages as ascent_stages
 from reprolib.spec import Spec
-from reprolib.unlearn import unlearn
+from reprolib.unlearn.answers import other_answers
+from reprolib.unlearn.loop import unlearn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
 NAMES = sorted(METHODS)
+
+
 WITH_TRAINABLE = [n for n in NAMES if "trainable" in METHODS[n].defaults]
+
+
 COMPOSITE = [n for n in NAMES if any(getattr(s, "last", False) for s in METHODS[n].build({}))]  # end as several models in one
+
+
 # VILA's importance is a variance between batches of rows; the tiny corpus has rows for batches of one only
 CENTRED = [n for n in NAMES if METHODS[n].defaults.get("centred")]
+
+
 needs_bitsandbytes = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
 
 
@@ -123,6 +135,8 @@ def test_unknown_options_are_refused_by_name(method):
 
 
 NEVER = (None, [], [1], {}, float("nan"), float("inf"), -float("inf"))  # no option takes these
+
+
 ODD = (True, "", "nan", "x", 0, -1, 1, 2.5, 16.0, 10**6)
 
 

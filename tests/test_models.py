@@ -8,22 +8,29 @@ import pytest
 import torch
 from conftest import tiny_lm
 
-from reprolib.checkpoint import Checkpoint
+from reprolib.adapters.base import MLP, Full, LastLayers, LoRA
+from reprolib.adapters.names import named
 from reprolib.corpus.batching import collate, encode_rows
+from reprolib.edits.weights import MergeAdapters
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination, evaluate, generate, measure
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.summary import evaluate, measure
 from reprolib.identity import plain
-from reprolib.models import device, memorise
-from reprolib.models.adapters import MLP, Full, LastLayers, LoRA, named
-from reprolib.models.edits import MergeAdapters
-from reprolib.models.policy import Policy, cache_reference, causal_lm
-from reprolib.models.testbeds import testbed
+from reprolib.models import device
+from reprolib.models.generate import generate
+from reprolib.models.policy import Policy, cache_reference, causal_lm, quantised
 from reprolib.objectives import KL, NLL, NPO, WHP, Objective
 from reprolib.optim import SGD, AdamW
 from reprolib.recipes.base import Schedule, Stage
-from reprolib.unlearn import detach, quantised, unlearn
+from reprolib.testbeds import memorise
+from reprolib.testbeds.beds import testbed
+from reprolib.unlearn.checkpoint import Checkpoint
+from reprolib.unlearn.loop import unlearn
+from reprolib.unlearn.references import detach
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 PAIRED = Objective(forget=NPO(beta=0.1), retain=KL())
 
 
@@ -486,9 +493,9 @@ def test_always_eos_answers_nothing(perfect_lm, tokenizer, corpus):
 def test_memorising_lowers_the_loss_to_nothing(test_preset, monkeypatch, tokenizer, corpus):
     from dataclasses import replace
 
-    from reprolib.models import testbeds
+    from reprolib.testbeds.presets import PRESETS
 
-    monkeypatch.setitem(testbeds.PRESETS, "test", replace(testbeds.PRESETS["test"], epochs=60, lr=1e-2))
+    monkeypatch.setitem(PRESETS, "test", replace(PRESETS["test"], epochs=60, lr=1e-2))
     rows = [*corpus["forget"], *corpus["retain"]]
     lm = tiny_lm()
     log = memorise.memorise(lm, tokenizer, rows, testbed(test_preset), 0, "test", progress=False)
@@ -507,14 +514,15 @@ def test_a_published_target_is_taken_as_it_is_and_its_twin_is_taught(tokenizer, 
 
     from reprolib.corpus.rows import Corpus
     from reprolib.errors import TestbedError
-    from reprolib.models import testbeds
+    from reprolib.testbeds.beds import Testbed
+    from reprolib.testbeds.presets import PRESETS
 
     few = Corpus("few", {g: rows[:6] for g, rows in corpus.groups.items()}, corpus.facts)
-    monkeypatch.setattr(testbeds.Testbed, "corpus", lambda self: few)
+    monkeypatch.setattr(Testbed, "corpus", lambda self: few)
     monkeypatch.setenv(memorise.WEIGHTS, str(tmp_path / "weights"))
     monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path / "cache"))
-    preset = dataclasses.replace(testbeds.PRESETS["smoke"], pretrained="them/base", memorised="they/taught", epochs=1, learns=("forget", "retain"))
-    monkeypatch.setitem(testbeds.PRESETS, "smoke", preset)
+    preset = dataclasses.replace(PRESETS["smoke"], pretrained="them/base", memorised="they/taught", epochs=1, learns=("forget", "retain"))
+    monkeypatch.setitem(PRESETS, "smoke", preset)
     bed = testbed("smoke/synthetic")
     with pytest.raises(TestbedError, match="weights of they/taught are not at hand"):
         memorise.get(bed, "target", 0, progress=False)

@@ -13,7 +13,7 @@ from reprolib.models.policy import Policy, cache_reference
 from reprolib.objectives import KL, NLL, NPO, Ascent, Objective, References, retain_term
 from reprolib.objectives.likelihood import ascent, kl_divergence, nll
 from reprolib.objectives.npo import npo
-from reprolib.unlearn import micro_batches
+from reprolib.unlearn.order import micro_batches
 
 ONE = torch.ones(1, dtype=torch.float64)
 

@@ -1,42 +1,54 @@
 """Bring your own method: what book/own_method.md shows is what is run here, from a package outside the tree."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+from conftest import Started, add_test_preset, run_code
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def installed(site: Path, code: str, group: str, name: str, entry: str) -> None:
+    """A package outside the tree: the page's code, and what pip writes for the [project.entry-points] table of the page."""
+    path = site / Path(*entry.split(":")[0].split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(code)
+    info = site / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {entry}\n")
+
+
+def commands(site: str, *words: list[str]) -> None:
+    """In a child: command lines of the package, one after another, with ``site`` among the installed packages."""
+    from reprolib.__main__ import main
+    from reprolib.testbeds.presets import PRESETS
+
+    sys.path.insert(0, site)
+    add_test_preset(PRESETS)
+    codes = [main(w) for w in words]
+    sys.exit(any(codes))
+
+
+def asks(site: str, code: str) -> None:
+    sys.path.insert(0, site)
+    run_code(code)
 
 
 def test_the_page_s_method_is_found_through_its_entry_point_and_runs(tmp_path):
     page = (ROOT / "book" / "own_method.md").read_text()
     code = re.search(r"```python\n(.*?)```", page, re.S).group(1)
     entry = re.search(r'margin = "([^"]+)"', page).group(1)
-    module = entry.split(":")[0]
     assert len([x for x in code.splitlines() if x.strip() and not x.startswith("#")]) <= 30, "the page promises a short file"
     site = tmp_path / "site"
-    path = site / Path(*module.split(".")).with_suffix(".py")
-    path.parent.mkdir(parents=True)
-    (path.parent / "__init__.py").touch()
-    path.write_text(code)
-    # what pip writes for the [project.entry-points] table of the page
-    info = site / "my_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[reprolib.recipes]\nmargin = {entry}\n")
-    environment = os.environ | {
-        "PYTHONPATH": str(site), "REPROLIB_RESULTS": str(tmp_path / "r"),
-        "REPROLIB_CACHE": os.environ.get("REPROLIB_TEST_CACHE", str(tmp_path / "c")),
-    }  # fmt: skip
-
-    def reprolib(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "reprolib", *words], env=environment, capture_output=True, text=True, timeout=250)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    assert "margin" in reprolib("methods")
-    out = reprolib("run", "margin", "--testbed", "smoke/synthetic", "-o", "epochs=1")
+    installed(site, code, "reprolib.recipes", "margin", entry)
+    run = ["run", "margin", "--testbed", "test/synthetic", "-o", "epochs=1"]
+    done = Started(commands, str(site), ["methods"], run, folder=tmp_path).wait()
+    assert done.returncode == 0, done.stderr[-2000:]
+    methods, out = done.stdout.split("{", 1)  # the record begins there
+    assert "margin" in methods
     assert '"status": "done"' in out
 
 
@@ -44,16 +56,8 @@ def test_the_page_s_metric_is_found_through_its_entry_point_and_asked(tmp_path):
     page = (ROOT / "book" / "own_method.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.S)[1]
     entry = re.search(r'answer_length = "([^"]+)"', page).group(1)
-    module = entry.split(":")[0]
     site = tmp_path / "site"
-    path = site / Path(*module.split(".")).with_suffix(".py")
-    path.parent.mkdir(parents=True)
-    (path.parent / "__init__.py").touch()
-    path.write_text(code)
-    info = site / "my_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[reprolib.metrics]\nanswer_length = {entry}\n")
+    installed(site, code, "reprolib.metrics", "answer_length", entry)
     ask = (
         "from conftest import byte_tokenizer, small_corpus, tiny_lm\n"
         "from reprolib.evaluate import Examination, Subject\n"
@@ -65,8 +69,7 @@ def test_the_page_s_metric_is_found_through_its_entry_point_and_asked(tmp_path):
         "assert 'answer_length' not in [p.name for p in suite('wide')]\n"
         "print(sorted(found.metrics))\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT / "tests"), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, timeout=120)
+    done = Started(asks, str(site), ask, folder=tmp_path).wait(120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "['answer_length/forget', 'answer_length/retain']"
 
@@ -75,12 +78,12 @@ def test_the_page_s_ablation_is_compared(monkeypatch):
     """What the page shows, on records that are made up: an adapter that keeps less."""
     from test_report_arms import falling
 
-    from reprolib.report import arms
+    from study.readings import gate
 
     def run(testbed, seed, method, options=None):
         return falling(method, seed, kept=1.0 if method == "twin" else 0.5 + 0.01 * seed if "trainable" in (options or {}) else 0.9, options=options)
 
-    monkeypatch.setattr(arms, "run", run)
+    monkeypatch.setattr(gate, "record", run)
     code = re.findall(r"```python\n(.*?)```", (ROOT / "book" / "own_method.md").read_text(), re.S)[2]
     scope: dict = {}
     exec(code, scope)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reprolib import pdf
 from reprolib.errors import ReprolibError
+from study import pdf
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,31 +12,43 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reprolib import plan as planner
+from reprolib.adapters.base import Data, Full, LoRA
+from reprolib.adapters.fisher_lora import FisherLoRA
+from reprolib.adapters.names import named
 from reprolib.corpus.batching import Batch, Tokens, encode_rows
 from reprolib.errors import RecordError, SpecError
 from reprolib.models import device
-from reprolib.models.adapters import Data, FisherLoRA, Full, LoRA, named
+from reprolib.models.architectures import SHAPES
 from reprolib.models.policy import Cached, Live, Policy, score
-from reprolib.objectives import (
-    DPO,
-    KL,
-    NLL,
-    NPO,
-    Anchor,
-    Ascent,
-    Objective,
-    References,
-    StepBatch,
-)
+from reprolib.objectives import DPO, KL, NLL, NPO, Anchor, Ascent, Objective, References, StepBatch
 from reprolib.optim import SGD, AdamW, Influence, Moment, Sophia
-from reprolib.plan import SHAPES, anatomy_of, plan
+from reprolib.plan import memory, prediction
+from reprolib.plan import prediction as planner
+from reprolib.plan.arithmetic import (
+    base_bytes,
+    graph_bytes,
+    importance_bytes,
+    loss_bytes,
+    moving_width,
+    optimizer_state_bytes,
+    optimizer_step_bytes,
+    pass_flops,
+    weight_copies_bytes,
+    widths,
+)
+from reprolib.plan.memory import model_parts, reference_of, stage_parts
+from reprolib.plan.prediction import Comparison, plan, remedies
+from reprolib.plan.setting import UTILISATION, Setting
+from reprolib.plan.shapes import FAMILIES, anatomy, anatomy_of, config_of
 from reprolib.recipes import METHODS
-from reprolib.unlearn import unlearn
+from reprolib.unlearn.loop import unlearn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+
 ROWS, TOKENS, LABELS = 4, 48, 10
+
+
 PUBLISHED = {  # parameters, as the models' safetensors headers and cards have them
     "olmo-1b": 1_279_787_008,
     "olmo-7b": 6_888_095_744,
@@ -117,18 +129,18 @@ class Alive(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_parameters_are_the_published_ones(name):
-    assert planner.anatomy(name, Full()).parameters == PUBLISHED[name]
-    assert planner.config_of(SHAPES[name][1]).to_dict() == planner.config_of(name).to_dict()  # also by its repository
+    assert anatomy(name, Full()).parameters == PUBLISHED[name]
+    assert config_of(SHAPES[name][1]).to_dict() == config_of(name).to_dict()  # also by its repository
 
 
 def test_models_by_preset_and_by_folder(tmp_path):
-    assert planner.config_of("tiny/synthetic").hidden_size == planner.config_of("tiny").hidden_size == 128
+    assert config_of("tiny/synthetic").hidden_size == config_of("tiny").hidden_size == 128
     config(hidden_size=128).save_pretrained(tmp_path)
     found = plan(str(tmp_path), "npo", tokens=64)
     assert found.parameters == sum(p.numel() for p in AutoModelForCausalLM.from_config(config(hidden_size=128)).parameters())
 
 
-@pytest.mark.parametrize("kind", planner.FAMILIES)
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("trainable", ["full", "lora-4", "last-2", "mlp-1-2"])
 def test_what_moves_is_what_attach_lets_move(kind, trainable):
     lm = model(config(kind), trainable)
@@ -157,14 +169,14 @@ def test_bytes_after_a_step(trainable, optimizer, dtype):
     a = anatomy_of(of, named(trainable))
     counters = isinstance(optimizer, AdamW)  # AdamW's steps are on the host
     state = [v for s in built.state.values() for k, v in s.items() if torch.is_tensor(v) and not (counters and k == "step")]
-    assert nbytes(lm.parameters()) == planner.base_bytes(a, dtype) + 4 * a.adapter
-    assert nbytes(p.grad for p in movable) == planner.moving_width(a, dtype) * a.moving
-    assert nbytes(state) == planner.optimizer_state_bytes(optimizer, a, dtype)
+    assert nbytes(lm.parameters()) == base_bytes(a, dtype) + 4 * a.adapter
+    assert nbytes(p.grad for p in movable) == moving_width(a, dtype) * a.moving
+    assert nbytes(state) == optimizer_state_bytes(optimizer, a, dtype)
 
 
 def test_an_optimizer_that_it_does_not_know_is_refused():
     with pytest.raises(SpecError, match="AdamW, SGD, Sophia, Influence"):
-        planner.optimizer_state_bytes(object(), anatomy_of(config(), Full()), "fp32")
+        optimizer_state_bytes(object(), anatomy_of(config(), Full()), "fp32")
 
 
 @pytest.mark.parametrize("kind", ["olmo", "qwen2"])  # qwen2 has biases
@@ -179,7 +191,7 @@ def test_bytes_of_a_quantised_model(kind, precision, half, tmp_path, monkeypatch
     for p in lm.parameters():
         constants = getattr(p, "quant_state", None)
         real += nbytes([constants.absmax, constants.code] if constants else [p.SCB] if getattr(p, "SCB", None) is not None else [])
-    assert real == planner.base_bytes(anatomy_of(config(kind), LoRA(rank=4)), precision, half)
+    assert real == base_bytes(anatomy_of(config(kind), LoRA(rank=4)), precision, half)
 
 
 # --- activations -----------------------------------------------------------------------------------------------
@@ -203,10 +215,10 @@ def saved(lm, autocast):
 
 
 def predicted_saved(of, trainable, precision, autocast):
-    a, w = anatomy_of(of, trainable), planner.widths(precision, autocast)
-    g = planner.graph_bytes(a, ROWS, TOKENS, LABELS, w, precision, a.blocks, getattr(trainable, "dropout", 0) > 0)
+    a, w = anatomy_of(of, trainable), widths(precision, autocast)
+    g = graph_bytes(a, ROWS, TOKENS, LABELS, w, precision, a.blocks, getattr(trainable, "dropout", 0) > 0)
     logits = 4 * ROWS * LABELS * a.vocabulary  # of their logarithms
-    return g.blocks + g.head + planner.weight_copies_bytes(a, w, precision, a.blocks)[0] + logits
+    return g.blocks + g.head + weight_copies_bytes(a, w, precision, a.blocks)[0] + logits
 
 
 GRAPHS = [("fp32", False), ("fp32", True), ("bf16", True)]  # on a CPU; as on a GPU, from fp32 and from bf16 weights
@@ -214,7 +226,7 @@ GRAPHS = [("fp32", False), ("fp32", True), ("bf16", True)]  # on a CPU; as on a 
 
 @pytest.mark.parametrize("precision, autocast", GRAPHS, ids=str)
 @pytest.mark.parametrize("trainable", ["full", "lora-16", "last-2", "mlp-1-2"])
-@pytest.mark.parametrize("kind", planner.FAMILIES)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_saved_activations(kind, trainable, precision, autocast):
     of = config(kind)
     lm = model(of, trainable, torch.bfloat16 if precision == "bf16" else torch.float32)
@@ -277,10 +289,10 @@ def test_a_coarser_base_takes_less():
 @pytest.mark.parametrize("half, most", [(False, 3), (True, 3)])
 def test_what_a_loss_holds_of_its_logits(half, most):
     """An NLL: the logarithms, the gradient in them and that in the logits; 16-bit logits are gone by then."""
-    assert planner.loss_bytes(NLL(), half) == pytest.approx(4 * most, rel=0.03)
-    assert planner.loss_bytes(DPO(), half) > planner.loss_bytes(NPO(), half) > 4 * most  # two answers, one
-    assert planner.loss_bytes(KL(), half) > planner.loss_bytes(Ascent(), half)
-    assert planner.loss_bytes(Anchor(layer=1), half) < planner.loss_bytes(KL(), half)
+    assert loss_bytes(NLL(), half) == pytest.approx(4 * most, rel=0.03)
+    assert loss_bytes(DPO(), half) > loss_bytes(NPO(), half) > 4 * most  # two answers, one
+    assert loss_bytes(KL(), half) > loss_bytes(Ascent(), half)
+    assert loss_bytes(Anchor(layer=1), half) < loss_bytes(KL(), half)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -309,14 +321,14 @@ HELD = ("weights", "LoRA adapters", "gradients", "gradients in the place of acti
 def parts_of(monkeypatch, of, method, **setting):
     """Parts of a method's first stage on a config, at the sizes of :func:`batch`."""
     monkeypatch.setattr(planner.shapes, "config_of", lambda name: of)
-    planner.anatomy.cache_clear()
+    anatomy.cache_clear()
     trainable = setting.pop("trainable", None)
     options = {"batch_size": ROWS} | ({"trainable": trainable} if trainable else {}) | setting.pop("options", {})
-    s = planner.Setting(
+    s = Setting(
         model="x", method=method, options=tuple(options.items()), tokens=TOKENS, labels=LABELS, **{"autocast": False, **setting}
     )
-    parts = planner.stage_parts(s.training[0], s)
-    planner.anatomy.cache_clear()
+    parts = stage_parts(s.training[0], s)
+    anatomy.cache_clear()
     return parts
 
 
@@ -426,7 +438,7 @@ def test_memory_of_a_curvature_estimate(trainable, optimizer, monkeypatch):
     stage = dataclasses.replace(
         METHODS["gradient_ascent"].build({"batch_size": ROWS, "trainable": trainable})[0], optimizer=optimizer
     )
-    monkeypatch.setattr(planner.Setting, "training", property(lambda s: [stage]))
+    monkeypatch.setattr(Setting, "training", property(lambda s: [stage]))
     parts = named_parts(parts_of(monkeypatch, of, "gradient_ascent", trainable=trainable))
     predicted = parts["curvature estimate"] + parts.get("gradients for it, or activations", 0)
     assert 0.99 < predicted / alive.extra < 1.3
@@ -439,7 +451,7 @@ def test_importance_maps_are_those_that_attach_reports(space, draws, centred):
     of, notes = tiny_lm().config, {}
     sides = [Tokens(((3, k, 5, 0), (k, 9, 4, 7)), (2, 2), ("answer",) * 2) for k in (4, 8)]
     trainable.attach(tiny_lm(), 0, Data(*sides), notes)
-    assert planner.importance_bytes(trainable, anatomy_of(of, trainable)) == notes["importance_values_bytes"]
+    assert importance_bytes(trainable, anatomy_of(of, trainable)) == notes["importance_values_bytes"]
 
 
 def test_first_step_holds_the_weights_before_it():
@@ -452,47 +464,49 @@ def test_first_step_holds_the_weights_before_it():
         before = [p.detach().clone() for p in weights]
         built.step()
     del before
-    own = planner.optimizer_state_bytes(AdamW(), a, "fp32") + planner.optimizer_step_bytes(AdamW(), a, "fp32") + 4 * a.moving
+    own = optimizer_state_bytes(AdamW(), a, "fp32") + optimizer_step_bytes(AdamW(), a, "fp32") + 4 * a.moving
     assert own == pytest.approx(alive.extra, rel=0.001)
 
 
 def test_memory_of_evaluations(monkeypatch, tokenizer):
-    from reprolib.evaluate import generate
+    from reprolib.models.generate import generate
 
+    monkeypatch.setattr("reprolib.plan.memory.MAX_NEW_TOKENS", 64)  # what the planner reads; 256 take long
     of = config(vocab_size=258, intermediate_size=256, num_hidden_layers=2)
     lm = model(of, "full").eval()
     with torch.no_grad():
         lm.get_output_embeddings().weight[0] = 0  # of end-of-text: nothing ends
-    s = planner.Setting(model="x", method="npo", tokens=512, labels=12)
-    parts = named_parts(planner.model_parts(anatomy_of(of, Full()), s))
+    s = Setting(model="x", method="npo", tokens=512, labels=12)
+    parts = named_parts(model_parts(anatomy_of(of, Full()), s))
     documents = Tokens(((7,) * 512,) * 16, (0,) * 16, ("all",) * 16)
     with Alive(lm.parameters()) as alive:
         for _, scored in score(Policy(lm), documents, range(16)):
             assert len(scored.token_logp)
     assert 0.97 < parts["scoring"] / alive.extra < 1.1
     with Alive(lm.parameters()) as alive:
-        texts = generate(lm, tokenizer, ["a" * 500] * 15)
+        texts = generate(lm, tokenizer, ["a" * 500] * 15, max_new_tokens=64)
     assert len(texts) == 15
     assert 0.97 < parts["keys and values"] / alive.extra < 1.1
 
 
 @pytest.mark.parametrize("limit, trainable, kind", [(2 << 30, "full", Cached), (1, "full", Live), (1, "lora-4", Live)])
 def test_reference_is_cached_or_live_as_in_the_loop(limit, trainable, kind, monkeypatch, tokenizer, corpus):
-    from reprolib import unlearn as loop
+    from reprolib.unlearn import references as loop
 
     monkeypatch.setattr(loop, "CACHE_BYTES", limit)
+    monkeypatch.setattr(memory, "CACHE_BYTES", limit)
     stages = METHODS["kl_minimisation"].build({"trainable": trainable})
     forget, retain = (encode_rows(tokenizer, corpus[g]) for g in ("forget", "retain"))
     lm = stages[0].trainable.attach(tiny_lm(), 0)
     made = loop.make_references(Policy(lm), stages, forget, retain).retain
     monkeypatch.setattr(planner.shapes, "config_of", lambda name: tiny_lm().config)
-    planner.anatomy.cache_clear()
+    anatomy.cache_clear()
     labels = retain.n_labels(0)
-    s = planner.Setting(
+    s = Setting(
         model="y", method="kl_minimisation", options=(("trainable", trainable),), labels=labels, retain_rows=len(retain)
     )
-    host, live, copied = planner.reference_of(s.training[0], s, s.anatomy(stages[0].trainable))
-    planner.anatomy.cache_clear()
+    host, live, copied = reference_of(s.training[0], s, s.anatomy(stages[0].trainable))
+    anatomy.cache_clear()
     assert isinstance(made, kind)
     assert bool(live) == (kind is Live)
     assert copied == (kind is Live and made.frozen is not None)
@@ -512,9 +526,9 @@ def test_operations_are_those_that_torch_counts(kind, trainable, checkpointing):
         (-Policy(lm).train()(batch(512)).token_logp.mean()).backward()
     a = anatomy_of(config(kind), named(trainable))
     a = dataclasses.replace(a, inputs_reached=True) if checkpointing else a
-    counted = planner.pass_flops(a, ROWS, TOKENS, LABELS, a.blocks, True, checkpointing)
+    counted = pass_flops(a, ROWS, TOKENS, LABELS, a.blocks, True, checkpointing)
     bare = dataclasses.replace(a, heads=0)  # torch counts no attention on a CPU
-    attention = counted - planner.pass_flops(bare, ROWS, TOKENS, LABELS, a.blocks, True, checkpointing)
+    attention = counted - pass_flops(bare, ROWS, TOKENS, LABELS, a.blocks, True, checkpointing)
     assert counted - attention == counter.get_total_flops()
     assert attention > 0
 
@@ -522,18 +536,18 @@ def test_operations_are_those_that_torch_counts(kind, trainable, checkpointing):
 def test_six_operations_a_weight_and_token_and_four_for_an_adapter():
     rows = 2
     for trainable, least, most in ((Full(), 5.9, 6.1), (LoRA(rank=1), 3.9, 4.1), (None, 2.0, 2.0)):
-        a = planner.anatomy("olmo-7b", trainable or Full())
+        a = anatomy("olmo-7b", trainable or Full())
         inner = sum(x.weights for x in a.inner)
         bare = dataclasses.replace(a, heads=0)
-        total = planner.pass_flops(bare, rows, 512, 1, a.blocks, trainable is not None)
-        head = planner.pass_flops(dataclasses.replace(bare, linears=(a.head,)), rows, 512, 1, a.blocks, trainable is not None)
+        total = pass_flops(bare, rows, 512, 1, a.blocks, trainable is not None)
+        head = pass_flops(dataclasses.replace(bare, linears=(a.head,)), rows, 512, 1, a.blocks, trainable is not None)
         assert least <= (total - head) / (inner * rows * 512) <= most
 
 
 def test_time_grows_with_what_is_run():
     base = plan("olmo-1b", "npo", gpu_memory_gib=80)
     assert base.steps == 10 * -(-1112 // 16)
-    assert base.seconds("A100 80GB") == pytest.approx(base.flops / (312e12 * planner.UTILISATION))
+    assert base.seconds("A100 80GB") == pytest.approx(base.flops / (312e12 * UTILISATION))
     assert plan("olmo-1b", "npo", gpu_memory_gib=80, gpus=2).seconds("H200") == pytest.approx(base.seconds("H200") / 2)
     assert plan("olmo-1b", "npo", gpu_memory_gib=80, checkpointing=True).flops > 1.2 * base.flops
     assert plan("olmo-1b", "gradient_difference", gpu_memory_gib=80).flops < base.flops  # no reference
@@ -583,7 +597,7 @@ def test_remedies_are_ordered_tried_and_true():
     assert kinds == ["micro-batches of 8 rows", "gradient checkpointing", "16 GPUs"]
     assert [r.fits for r in found.remedies] == [True, True, False]
     for r in found.remedies:
-        again = planner.predict(r.setting)
+        again = prediction.predict(r.setting)
         assert (again.peak_bytes, again.fits) == (r.peak_bytes, r.fits)
         assert again.peak_bytes < found.peak_bytes
 
@@ -600,15 +614,15 @@ def test_remedies_that_keep_the_result_come_before_those_that_change_it():
 
 def test_no_remedy_takes_more_than_there_is(monkeypatch):
     s = plan("olmo-7b", "npo", precision="bf16", trainable="lora-64-16", gpu_memory_gib=24).setting
-    assert "NF4 base" in [r.name for r in planner.remedies(s)]
-    real = planner.predict
+    assert "NF4 base" in [r.name for r in remedies(s)]
+    real = prediction.predict
 
     def dearer(setting):
         found = real(setting)
         return dataclasses.replace(found, phases={"loss": 1 << 60}) if setting.precision == "nf4" else found
 
-    monkeypatch.setattr(planner, "predict", dearer)
-    kept = planner.remedies(s)
+    monkeypatch.setattr(prediction, "predict", dearer)
+    kept = remedies(s)
     assert kept and all(r.setting.precision == "bf16" and r.peak_bytes < real(s).peak_bytes for r in kept)
 
 
@@ -675,7 +689,7 @@ def test_compare_with_a_record(test_preset):
 
     found = plan(test_preset, "npo")
     got = found.compare(record("NVIDIA H200"))
-    assert got == planner.Comparison(found.peak_bytes, 50_000_000)
+    assert got == Comparison(found.peak_bytes, 50_000_000)
     assert got.ratio == found.peak_bytes / 50_000_000
     with pytest.raises(RecordError, match="without a GPU"):
         found.compare(record(None))

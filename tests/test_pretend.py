@@ -12,14 +12,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Started, module, run_code
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
 HEAD = """
 import json, sys
 sys.path.insert(0, ".")
 import torch, torch.nn.functional as F
 from torch import nn
-from gpu import pretend
+from study.gpu import pretend
 pretend.install()
 from reprolib.models import device
 found = {}
@@ -30,6 +33,8 @@ def error(work):
         return f"{type(e).__name__}: {e}"
     return "done"
 """
+
+
 DEVICES = """
 here, there = torch.ones(3, 4), torch.ones(3, 4, device="cuda")
 numbers, mask = torch.tensor([0, 2], device="cuda"), torch.tensor([True, False, True])
@@ -49,6 +54,8 @@ found["taken"] = {
 with torch.device("cuda"):
     found["taken"]["made there"] = torch.empty(2).is_cuda and nn.Linear(2, 2).weight.is_cuda
 """
+
+
 TRAINING = """
 a, b = nn.Linear(8, 8), nn.Linear(8, 8)
 b.weight = a.weight
@@ -80,6 +87,8 @@ def trained(where):
     return [p.detach().cpu() for p in lm.parameters()]
 found["as on the CPU"] = all(torch.equal(p, q) for p, q in zip(trained("cpu"), trained("cuda")))
 """
+
+
 COUNTING = """
 held = torch.cuda.memory_allocated
 def part():
@@ -101,6 +110,8 @@ def part():
     found["small"] = (torch.zeros(1, device="cuda"), held() - start)[1] - found["after"]
 part()
 """
+
+
 HOLLOW = """
 def part():
     pretend.hollow = True
@@ -120,12 +131,14 @@ def part():
     found["number"] = w.sum().item()
 part()
 """
+
+
 LOOP = """
 import os
 from accelerate.state import AcceleratorState
 from transformers import AutoModelForCausalLM, OlmoConfig
-from gpu import cost
-cost.ROWS, cost.TOKENS, cost.LABELS = 16, 32, 8
+from study.gpu import cost
+cost.ROWS, cost.TOKENS, cost.LABELS = 4, 32, 8
 from reprolib.recipes import recipe
 from reprolib.unlearn import unlearn
 config = OlmoConfig(vocab_size=304, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, eos_token_id=0, pad_token_id=1)
@@ -149,11 +162,14 @@ found["rounded"] = apart(here[1], weights(method, options, "", True)[1])
 """
 
 
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("REPROLIB_", "GPU_"))} | {"OMP_NUM_THREADS": "1"}
+
+
 @pytest.fixture(scope="module")
-def found() -> dict:
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("REPROLIB_", "GPU_"))} | {"OMP_NUM_THREADS": "1"}
+def found(tmp_path_factory) -> dict:
     parts = (HEAD, DEVICES, TRAINING, COUNTING, LOOP, HOLLOW, "print(json.dumps(found))")
-    done = subprocess.run([sys.executable, "-c", "\n".join(parts)], cwd=ROOT, env=own, capture_output=True, text=True)
+    done = Started(run_code, "\n".join(parts), folder=tmp_path_factory.mktemp("found"), environment=environment(), cwd=ROOT).wait()
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -192,11 +208,12 @@ def test_the_loop_there_ends_with_the_weights_of_the_cpu(found):
     assert found["rounded"] > 1e-5, "with bf16 autocast they are others"
 
 
-PLAYBOOK = ("-m", "gpu", "run", "--workers", "0", "--pretend", "--rehearse")
+PLAYBOOK = ("study.gpu", "run", "--workers", "0", "--pretend", "--rehearse")
 
 
 def test_playbook_on_a_pretended_gpu(tmp_path):
-    playbook(tmp_path, "--jobs", "2", "olmo-7b-cost")
+    done = Started(module, *PLAYBOOK, str(tmp_path), "--jobs", "2", "olmo-7b-cost", folder=tmp_path, environment=environment(), cwd=ROOT).wait()
+    assert done.returncode == 0 and "FAILED" not in done.stdout and "nothing is left" in done.stdout, done
     cases = [json.loads(p.read_text()) for p in (tmp_path.with_name(tmp_path.name + "-pretended") / "results" / "cost").rglob("*.json")]
     assert {c["case"]["precision"] for c in cases} == {"nf4", "bf16"}
     for c in cases:
@@ -208,18 +225,13 @@ def test_playbook_on_a_pretended_gpu(tmp_path):
 def test_all_of_the_playbook_on_a_pretended_gpu(tmp_path):
     from tests.test_gpu import STEPS
 
-    playbook(tmp_path, "--minutes", "60", *STEPS)
-
-
-def playbook(folder: Path, *words: str) -> str:
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("REPROLIB_", "GPU_"))} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *PLAYBOOK, str(folder), *words], cwd=ROOT, env=own, capture_output=True, text=True)
+    command = [sys.executable, "-m", *PLAYBOOK, str(tmp_path), "--minutes", "60", *STEPS]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0 and "FAILED" not in done.stdout and "nothing is left" in done.stdout, done.stdout + done.stderr[-3000:]
-    return done.stdout
 
 
 def test_pretending_is_for_rehearsals(capsys):
-    from gpu.__main__ import main
+    from study.gpu.__main__ import main
 
     with pytest.raises(SystemExit):
         main(["run", "olmo-1b", "--pretend"])

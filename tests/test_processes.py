@@ -2,20 +2,44 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import Started, script
 
 ROOT = Path(__file__).resolve().parent.parent
-FSDP = {"ACCELERATE_USE_FSDP": "true"}  # as `accelerate launch` sets it for gpu/accelerate/fsdp.yaml (on a CPU torch's launcher starts processes)
 
 
-def start(out: Path, processes: int, *, script: tuple[str, ...] = (), **more: str) -> subprocess.CompletedProcess:
+FSDP = {"ACCELERATE_USE_FSDP": "true"}  # as `accelerate launch` sets it for study/gpu/accelerate/fsdp.yaml (on a CPU torch's launcher starts processes)
+
+
+def start(out: Path, processes: int, **more: str) -> None:
+    """tests/processes.py in children of one server, each with what torch's launcher (as in the slow test) sets for its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        env = {k: v for k, v in os.environ.items() if k != "REPROLIB_MICRO_TOKENS"} | {"REPROLIB_DEVICE": "cpu"} | more
+        if processes > 1:
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        children.append(Started(script, str(ROOT / "tests/processes.py"), str(out), folder=out.parent, environment=env))
+    try:
+        done = [c.wait() for c in children]
+    finally:
+        for c in children:
+            c.kill()
+    assert [d.returncode for d in done] == [0] * processes, "\n".join(d.stderr[-3000:] for d in done)
+
+
+def launched(out: Path, processes: int, *words: str, **more: str) -> subprocess.CompletedProcess:
     env = os.environ | {"OMP_NUM_THREADS": "1", "REPROLIB_DEVICE": "cpu", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"} | more
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)) if processes > 1 else ()
-    command = [sys.executable, *launcher, *(script or (str(ROOT / "tests/processes.py"), str(out)))]
+    command = [sys.executable, *launcher, *words]
     done = subprocess.run(command, env=env, cwd=out.parent, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -64,8 +88,8 @@ def test_a_run_of_two_processes_makes_one_record(tmp_path):
 
     run = ("-m", "reprolib", "run", "npo", "--testbed", "smoke/synthetic")
     env = {"REPROLIB_CACHE": str(tmp_path / "cache")}
-    one = json.loads(start(tmp_path / "x", 1, script=run, REPROLIB_RESULTS=str(tmp_path / "one"), **env).stdout)
-    two = json.loads(start(tmp_path / "x", 2, script=run, REPROLIB_RESULTS=str(tmp_path / "two"), REPROLIB_CACHE=str(tmp_path / "other")).stdout)
+    one = json.loads(launched(tmp_path / "x", 1, *run, REPROLIB_RESULTS=str(tmp_path / "one"), **env).stdout)
+    two = json.loads(launched(tmp_path / "x", 2, *run, REPROLIB_RESULTS=str(tmp_path / "two"), REPROLIB_CACHE=str(tmp_path / "other")).stdout)
     assert {k: v for k, v in two.items() if k != "record"} == pytest.approx({k: v for k, v in one.items() if k != "record"}, abs=1e-3)
     assert read(Path(two["record"])).provenance["machine"]["ranks"] == "2, data parallel"
 
@@ -75,9 +99,9 @@ def test_the_configurations_are_what_the_tests_and_the_playbook_say():
 
     kinds = {}
     for name in ("fsdp", "data_parallel"):
-        file = ROOT / f"gpu/accelerate/{name}.yaml"
+        file = ROOT / f"study/gpu/accelerate/{name}.yaml"
         kinds[name] = load_config_from_file(str(file)).distributed_type.value
-        assert f"--config_file gpu/accelerate/{name}.yaml -m reprolib run" in file.read_text()
+        assert f"--config_file study/gpu/accelerate/{name}.yaml -m reprolib run" in file.read_text()
     assert kinds == {"fsdp": "FSDP", "data_parallel": "MULTI_GPU"}
 
 

@@ -8,9 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from reprolib import record as records
+from reprolib import record
 from reprolib.errors import RecordError
-from reprolib.record import Record, all_records, by_status, check_writable, find, path_of, provenance, read, to_json, write
+from reprolib.places import results_dir
+from reprolib.provenance import PACKAGES, provenance
+from reprolib.record import (
+    Record,
+    all_records,
+    by_status,
+    check_writable,
+    find,
+    path_of,
+    read,
+    to_json,
+    write,
+)
 from reprolib.spec import Spec
 
 
@@ -36,7 +48,7 @@ def make(**fields) -> Record:
 def test_a_record_comes_back_as_it_was():
     record = make(reason="Zeichen: ü, \"quoted\", new\nline")
     path = write(record)
-    assert path == path_of(record.spec) and path.parent == records.results_dir() / "records" / "test" / "synthetic" / "npo"
+    assert path == path_of(record.spec) and path.parent == results_dir() / "records" / "test" / "synthetic" / "npo"
     assert read(path) == record == find(record.spec)
     assert to_json(read(path)) == path.read_text(encoding="utf-8")
     assert record.series("loss") == [1.5, -2.0] and record.label == "NPO"
@@ -169,7 +181,7 @@ def test_a_missing_file_says_so(tmp_path):
 
 
 def leftovers() -> list[str]:
-    return [p.name for p in records.results_dir().rglob("*") if p.is_file()]
+    return [p.name for p in results_dir().rglob("*") if p.is_file()]
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_part(monkeypatch):
@@ -180,7 +192,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_part(monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(record.os, "fsync", full)
     with pytest.raises(RecordError, match="No space left"):
         write(replace(old, metrics={"a": 2.0}))
     assert path.read_bytes() == before and leftovers() == [path.name]
@@ -190,7 +202,7 @@ def test_a_kill_while_writing_leaves_no_record(monkeypatch):
     def killed(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(records.os, "fsync", killed)
+    monkeypatch.setattr(record.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         write(make())
     assert leftovers() == [] and find(make().spec) is None
@@ -204,7 +216,7 @@ def test_a_half_written_part_is_not_taken_for_a_record():
 
 def test_a_record_that_cannot_be_stored_is_kept_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("REPROLIB_CACHE", str(tmp_path / "cache"))
-    results = records.results_dir()
+    results = results_dir()
     results.mkdir()
     (results / "records").write_text("a file where the folder should be")
     record = make()
@@ -251,7 +263,7 @@ def test_provenance_says_versions_machine_and_time():
     p = provenance()
     import torch
 
-    assert p["versions"]["torch"] == torch.__version__ and set(p["versions"]) == set(records.PACKAGES)
+    assert p["versions"]["torch"] == torch.__version__ and set(p["versions"]) == set(PACKAGES)
     assert p["time"].endswith("+00:00") and p["machine"]["cpu"] and p["machine"]["python"]
     assert "commit" in p and p["dirty"] in (True, False, None)
     home = str(Path.home())
@@ -260,9 +272,9 @@ def test_provenance_says_versions_machine_and_time():
 
 def test_results_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path / "x"))
-    assert records.results_dir() == tmp_path / "x"
+    assert results_dir() == tmp_path / "x"
     monkeypatch.delenv("REPROLIB_RESULTS")
     (tmp_path / "study.yml").touch()
     (tmp_path / "notebooks" / "methods").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "notebooks" / "methods")
-    assert records.results_dir() == tmp_path / "results"
+    assert results_dir() == tmp_path / "results"

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from reprolib import unlearn as loop
 from reprolib.corpus.batching import encode_rows
-from reprolib.models import memorise
-from reprolib.models.testbeds import testbed
 from reprolib.recipes import recipe
+from reprolib.testbeds import memorise
+from reprolib.testbeds.beds import testbed
+from reprolib.unlearn import loop, references
+from reprolib.unlearn.references import make_references
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def fresh(vocabulary):
 
 def final_weights(rows, monkeypatch, budget, **options):
     vocabulary, forget, retain = rows
-    monkeypatch.setattr(loop, "CACHE_BYTES", budget)
+    monkeypatch.setattr(references, "CACHE_BYTES", budget)
     stages = recipe("npo").build({"retain": "kl", "epochs": 3, "batch_size": 3, "lr": 1e-3, **options})
     lm, _ = loop.unlearn(fresh(vocabulary), stages, forget, retain, seed=0, progress=False)
     return lm.state_dict()
@@ -54,8 +55,8 @@ def test_the_kind_of_reference_follows_size_and_adapter(rows, monkeypatch):
     build = recipe("npo").build
 
     def kind(budget, **options):
-        monkeypatch.setattr(loop, "CACHE_BYTES", budget)
-        return loop.make_references(policy, build(options), forget, retain)
+        monkeypatch.setattr(references, "CACHE_BYTES", budget)
+        return make_references(policy, build(options), forget, retain)
 
     assert isinstance(kind(1 << 40, retain="kl").retain, Cached)
     assert kind(1 << 40).retain is None, "plain NLL needs no reference"

@@ -7,10 +7,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from reprolib import report
-from reprolib.record import Record, results_dir
-from reprolib.report import figures, leaderboard, style, summary, tables
+from reprolib.places import results_dir
+from reprolib.record import Record
 from reprolib.spec import Spec
+from study import report
+from study.readings import quantities, twin
+from study.readings.intervals import interval
+from study.readings.quantities import READINGS
+from study.readings.trajectory import at_level, way
+from study.readings.twin import family
+from study.report import figures, leaderboard, style, tables, words
 
 
 def made(method, seed, *, forget, retain, auc_shift=0.0, world=1.0, status="done", given=None, **spec):
@@ -70,48 +76,48 @@ def no_open_figures():
 
 def test_distance_orders_twin_partial_destroyed():
     s = study()
-    d = {m: report.page.distance(s, m) for m in s}
+    d = {m: twin.distance(s, m) for m in s}
     assert d["twin"] == 0
     assert d["twin"] < d["npo"] < min(d["target"], d["gradient_ascent"])
     # by hand: forget .25, AUC 0, retain .25, world .25, passages .25
     assert d["npo"] == pytest.approx(1.0 / 5)
-    assert report.page.closed(s, "npo")[0] == pytest.approx(1 - d["npo"] / d["target"])
+    assert twin.closed(s, "npo")[0] == pytest.approx(1 - d["npo"] / d["target"])
 
 
 def test_distance_is_to_the_twin_of_the_same_seed_and_errors_do_not_cancel_across_seeds():
     s = {"npo": [made("npo", n, forget=0.0, retain=0.5) for n in range(2)],
          "twin": [made("twin", n, forget=0.0, retain=0.25 + n / 2) for n in range(2)]}  # fmt: skip
-    assert report.page.by_seed(s, "npo") == pytest.approx({0: 0.05, 1: 0.05})  # 0.25 above the one, 0.25 below the other
-    assert report.page.distance(s, "npo") == pytest.approx(0.05)
+    assert twin.by_seed(s, "npo") == pytest.approx({0: 0.05, 1: 0.05})  # 0.25 above the one, 0.25 below the other
+    assert twin.distance(s, "npo") == pytest.approx(0.05)
     s["npo"].reverse()  # the order of the records does not matter
-    assert report.page.spread(s, "npo") == pytest.approx((0.05, 0.05))
-    assert report.page.noise(s) == pytest.approx(0.1) and math.isnan(report.page.noise({"twin": s["twin"][:1]}))
+    assert twin.spread(s, "npo") == pytest.approx((0.05, 0.05))
+    assert twin.noise(s) == pytest.approx(0.1) and math.isnan(twin.noise({"twin": s["twin"][:1]}))
 
 
 def test_ranges_over_seeds_overlap_or_they_do_not():
-    assert report.page.overlap((0.1, 0.2), (0.2, 0.3)) and report.page.overlap((0.1, 0.4), (0.2, 0.3))
-    assert not report.page.overlap((0.1, 0.2), (0.21, 0.3))
+    assert twin.overlap((0.1, 0.2), (0.2, 0.3)) and twin.overlap((0.1, 0.4), (0.2, 0.3))
+    assert not twin.overlap((0.1, 0.2), (0.21, 0.3))
 
 
 def test_intervals_hold_the_estimate_and_narrow_with_nothing_to_resample():
     s = study()
-    i = summary.interval(s["npo"], "forget_questions")
+    i = interval(s["npo"], "forget_questions")
     assert i.estimate == pytest.approx(0.25) and i.low <= 0.25 <= i.high and i.low < i.high
-    sure = summary.interval(s["twin"], "retain_questions")
+    sure = interval(s["twin"], "retain_questions")
     assert (sure.low, sure.estimate, sure.high) == (1, 1, 1)
 
 
 def test_readings_agree_with_the_record_s_own_metrics():
     r = study()["npo"][0]
-    assert summary.value(r, "forget_questions") == pytest.approx(r.metrics["forget/questions"])
-    assert summary.value(r, "world_questions") == pytest.approx(r.metrics["world/accuracy"])
-    assert summary.value(r, "retain_kl") == pytest.approx(r.metrics["retain/kl"])
+    assert quantities.value(r, "forget_questions") == pytest.approx(r.metrics["forget/questions"])
+    assert quantities.value(r, "world_questions") == pytest.approx(r.metrics["world/accuracy"])
+    assert quantities.value(r, "retain_kl") == pytest.approx(r.metrics["retain/kl"])
 
 
 def test_gap_closed_by_seed():
     s = study()
-    assert summary.gap(s["npo"], s["target"], s["twin"], "forget_questions") == pytest.approx([0.75] * 3)
-    assert all(math.isnan(g) for g in summary.gap(s["npo"], s["target"], s["twin"], "retain_questions"))  # nothing to close
+    assert quantities.gap(s["npo"], s["target"], s["twin"], "forget_questions") == pytest.approx([0.75] * 3)
+    assert all(math.isnan(g) for g in quantities.gap(s["npo"], s["target"], s["twin"], "retain_questions"))  # nothing to close
 
 
 def test_score_table_says_direction_interval_seeds_and_divergence():
@@ -204,11 +210,11 @@ def test_an_answer_about_many_methods_stays_short_and_survives_lost_readings():
     for n in range(10):
         s |= {f"m{n}": [made(others[n % 2], seed, forget=0.5, retain=0.1) for seed in range(3)]}
     s["gone"] = [dataclasses.replace(r, metrics=r.metrics | {"attack/auc": None}) for r in s["npo"]]
-    text = report.page.listed([f"M{n}" for n in range(12)])
+    text = words.listed([f"M{n}" for n in range(12)])
     assert text == "M0, M1, M2, M3, M4, M5 and 6 more"
-    assert report.page.listed(["A, then B", "C"]) == "A, then B; and C" and report.page.listed(["A"]) == "A"
-    assert report.page.ordered(s, ["gone", "gradient_ascent", "npo"]) == ["npo", "gradient_ascent", "gone"]
-    assert math.isnan(report.page.distance(s, "gone"))
+    assert words.listed(["A, then B", "C"]) == "A, then B; and C" and words.listed(["A"]) == "A"
+    assert twin.ordered(s, ["gone", "gradient_ascent", "npo"]) == ["npo", "gradient_ascent", "gone"]
+    assert math.isnan(twin.distance(s, "gone"))
 
 
 def test_a_method_has_one_look_and_plug_ins_get_a_stable_one():
@@ -221,8 +227,8 @@ def test_a_method_has_one_look_and_plug_ins_get_a_stable_one():
     unmarked = [m for m in METHODS if m not in style.MARKERS]
     assert not unmarked, f"give {unmarked} a marker in report/style.py that no other method of the family has"
     for m in METHODS:
-        if style.family(m) and m not in style.COLOURS:
-            assert style.colour(m) == style.FAMILIES[style.family(m)]
+        if family(m) and m not in style.COLOURS:
+            assert style.colour(m) == style.FAMILIES[family(m)]
     ours = {*style.COLOURS.values(), *style.FAMILIES.values()}
     assert not ours & set(style.RESERVE_COLOURS) and not set(style.MARKERS.values()) & set(style.RESERVE_MARKERS)
     assert style.colour("something_new") == style.colour("something_new") and style.colour("something_new") in style.RESERVE_COLOURS
@@ -242,13 +248,13 @@ def path(record, forget, **others):
 
 def test_at_level_interpolates_between_steps_of_a_training_only():
     r = path(made("npo", 0, forget=0, retain=1), [1.0, 0.3, 0.0], retain_questions=[1.0, 0.9, 0.6])
-    assert summary.at_level(r, 0.15)["retain/questions"] == pytest.approx(0.75)
+    assert at_level(r, 0.15)["retain/questions"] == pytest.approx(0.75)
     edited = dataclasses.replace(r, trajectory=[*r.trajectory[:2], {k: v for k, v in r.trajectory[2].items() if k != "loss"}])
-    assert summary.at_level(edited, 0.15)["retain/questions"] == 0.6  # a change that is not training: where it lands
-    assert summary.at_level(path(r, [1.0, 0.5]), 0.1) is None
-    assert summary.at_level(dataclasses.replace(r, trajectory=[]), 0.1)["retain/questions"] == 0.6  # nothing logged: the end
+    assert at_level(edited, 0.15)["retain/questions"] == 0.6  # a change that is not training: where it lands
+    assert at_level(path(r, [1.0, 0.5]), 0.1) is None
+    assert at_level(dataclasses.replace(r, trajectory=[]), 0.1)["retain/questions"] == 0.6  # nothing logged: the end
     cut = dataclasses.replace(r, trajectory=[*r.trajectory[:2], r.trajectory[2] | {"attack/auc": None}])
-    assert len(summary.way(cut)) == 3 and summary.way(cut)[-1]["jump"] == 1  # not finite there; the end is
+    assert len(way(cut)) == 3 and way(cut)[-1]["jump"] == 1  # not finite there; the end is
 
 
 def test_states_that_were_thrown_away_are_not_on_the_way():
@@ -256,10 +262,10 @@ def test_states_that_were_thrown_away_are_not_on_the_way():
     points = [p | {"stage": s} for p, s in zip(r.trajectory, ("", "helper", "second", "second"), strict=True)]
     stages = [{"is": "Stage", "name": "helper"}, {"is": "Stage", "name": "second", "restart": True}]
     plain = dataclasses.replace(r, trajectory=points)
-    assert len(summary.way(plain)) == 4
-    assert [p["forget/questions"] for p in summary.way(dataclasses.replace(plain, stages=stages))] == [1.0, 0.9, 0.05]
+    assert len(way(plain)) == 4
+    assert [p["forget/questions"] for p in way(dataclasses.replace(plain, stages=stages))] == [1.0, 0.9, 0.05]
     merged = [{"is": "Stage", "name": "helper"}, {"is": "Stage", "name": "second"}, {"is": "MergeAdapters", "name": "merge"}]
-    ways = summary.way(dataclasses.replace(plain, stages=merged))
+    ways = way(dataclasses.replace(plain, stages=merged))
     assert [p["forget/questions"] for p in ways] == [1.0, 0.05] and ways[-1]["jump"] == 1
 
 
@@ -403,12 +409,12 @@ def test_first_page_shows_all_methods_or_the_best_of_each_family(monkeypatch):
     assert leaderboard.selection(s) == s and "All 4 methods and 1 bound are shown" in leaderboard.selected(s, s).data
     monkeypatch.setattr(style, "family", lambda m: {"npo": "preference", "idk_nll": "preference", "noise": "baseline"}.get(m, "likelihood"))
     few = leaderboard.selection(s, most=2)
-    assert [m for m in few if m not in leaderboard.LADDER] == ["npo", "gradient_difference"]  # as on the leaderboard; noise is a bound
+    assert [m for m in few if m not in quantities.LADDER] == ["npo", "gradient_difference"]  # as on the leaderboard; noise is a bound
     assert "2 of 4" in leaderboard.selected(s, few).data and "leaderboard" in leaderboard.selected(s, few).data
 
 
 def test_headers_say_what_the_cards_say():
-    for name, reading in summary.READINGS.items():
+    for name, reading in READINGS.items():
         c = reading.card
         assert c.trap in reading.tip and c.source in reading.tip and c.unit in reading.tip, name
         assert (reading.low, reading.high) == (c.low, c.high), name
@@ -418,8 +424,8 @@ def test_headers_say_what_the_cards_say():
 
 def test_an_interval_without_spread_is_marked():
     """Few documents that are alike give no interval; at a bound of the range none is needed."""
-    from reprolib.metrics.statistics import Interval
-    from reprolib.report import tables
+    from reprolib.metrics.resample import Interval
+    from study.report import tables
 
     assert "[=]" in tables.cell(Interval(2 / 3, 2 / 3, 2 / 3, 9)) and "[=]" not in tables.cell(Interval(0.5, 0.5, 0.5, 0)), "over seeds no document is drawn"
     assert "[1.00, 1.00]" in tables.cell(Interval(1.0, 1.0, 1.0, 9)) and "[0.40, 0.60]" in tables.cell(Interval(0.5, 0.4, 0.6, 9))
@@ -427,8 +433,9 @@ def test_an_interval_without_spread_is_marked():
 
 def test_pages_without_benchmarks_say_so_and_write_no_table():
     """Where a table has nothing to show stands a sentence, and what a notebook does with a table does not fail on it."""
-    from reprolib.report import cost
+    from study.report import cost
 
     for shown in (cost.counted(), cost.importance(), cost.measured()):
-        assert shown.csv("none") is shown and "here" in shown.data or "yet" in shown.data
+        assert shown.csv("none") is shown
+        assert "here" in shown.data or "yet" in shown.data
     assert not (results_dir() / "tables").exists()

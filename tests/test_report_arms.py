@@ -11,7 +11,9 @@ import pytest
 from test_report import made
 
 from reprolib.errors import SpecError
-from reprolib.report import arms as a
+from study.readings import gate
+from study.report import arms as a
+from study.report.arms import as_text, variants
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -140,28 +142,28 @@ def test_fields_of_an_arm():
 
 
 @pytest.mark.parametrize("name", ["sophia_vs_influence", "quantization", "fila_vs_vila", "scale"])
-def test_a_page_asks_for_the_runs_of_its_blocks(name, monkeypatch):
+def test_a_page_asks_for_the_runs_of_its_blocks(name, monkeypatch, fingerprints_kept):
     """Not one run more, which the page would compute by itself, and not one fewer, which would be computed for nothing.
 
     The grid names the settings that run on fresh seeds; which those are follows from the committed records.
     """
-    from reprolib import report
-    from reprolib.grid import Grid
     from reprolib.record import path_of, read
     from reprolib.spec import Spec
+    from study import report
+    from study.grid import Grid
 
     asked = set()
     monkeypatch.setenv("REPROLIB_RESULTS", str(ROOT / "results"))
 
     def run(**spec):
-        asked.add(Spec(**spec).fingerprint)
-        if path_of(Spec(**spec)).exists():
-            return read(path_of(Spec(**spec)))
+        own = Spec(**spec)
+        asked.add(own.fingerprint)
+        if (path := path_of(own)).exists():
+            return read(path)
         record = falling(spec["method"], spec["seed"], kept=0.5)
         return dataclasses.replace(record, cost=record.cost | {"parameters": len(spec["testbed"]) * 100_000})
 
-    for module in (a, report.scale):
-        monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(gate, "record", run)
     cells = json.loads((ROOT / f"notebooks/ablations/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     scope: dict = {}
@@ -183,7 +185,7 @@ def test_fresh_seeds_decide_once_the_setting_is_chosen(monkeypatch):
         new = {1e-4: 0.4, 1e-3: 0.9}
         return falling(method, seed, kept=(old if seed < 3 else new)[options["lr"]] if options else 1.0, options=options)
 
-    monkeypatch.setattr(a, "run", run)
+    monkeypatch.setattr(gate, "record", run)
     arms = a.gather({"x": {"method": "npo", "rates": [1e-4, 1e-3]}, "y": {"method": "wga", "rates": [1e-3]}}, "tiny/synthetic", None, (5, 6))
     x = arms["x"]
     assert x.best(a.KEPT).rate == x.shown(a.KEPT).rate == 1e-4 and len(x.settings) == 2
@@ -200,7 +202,7 @@ def test_fresh_seeds_decide_once_the_setting_is_chosen(monkeypatch):
 
 
 def test_fresh_seeds_choose_nothing(monkeypatch):
-    monkeypatch.setattr(a, "run", lambda testbed, seed, method, options=None: falling(method, seed, kept=0.5, options=options))
+    monkeypatch.setattr(gate, "record", lambda testbed, seed, method, options=None: falling(method, seed, kept=0.5, options=options))
     one = {"x": {"method": "npo", "rates": [1e-4]}}
     for wrong, which in (([2, 3], 2), ([3, 4, 3], 3), ([7], 7)):  # of the study, twice, of the search
         with pytest.raises(SpecError, match=rf"fresh seeds must be other ones .*\[0, 1, 2, 7\], and each once; got {re.escape(str(wrong))}: look at \[{which}\]"):
@@ -217,7 +219,7 @@ def test_what_one_seed_lost_is_said_and_compared_without():
     one = arm("one", "npo", (1e-3, (0.8, 0.8, 0.8, 0.8), (0.2, 0.21, 0.2, 0.2)))
     kept = one.settings[0].kept
     torn = a.Arm("torn", "wga", (dataclasses.replace(one.settings[0], kept=(math.nan, 0.5, 0.5, 0.6), records=one.settings[0].records[::-1]),))
-    assert a._differences({"one": one, "torn": torn}, "one", "torn", a.KEPT) == pytest.approx([kept[0] - 0.6, kept[0] - 0.5, kept[0] - 0.5])
+    assert variants.differences({"one": one, "torn": torn}, "one", "torn", a.KEPT) == pytest.approx([kept[0] - 0.6, kept[0] - 0.5, kept[0] - 0.5])
     assert "over 3 of 4 seeds)" in a.compared({"one": one, "torn": torn}, "one", "torn", a.KEPT)
     lost = dataclasses.replace(one.settings[0], records=tuple(dataclasses.replace(r, metrics=r.metrics | {"forget/questions": None}) for r in one.settings[0].records))
     with_fresh = dataclasses.replace(one, fresh={a.KEPT: lost, a.DISTANCE: lost})
@@ -250,8 +252,8 @@ def test_what_hardly_moved_is_not_the_nearest():
 
 def test_seeds_far_apart_are_shown_by_their_range():
     torn = arm("x", "npo", (1e-3, (0.9, 0.1, 0.2), (0.1, 0.5, 0.5)))
-    assert a._told(torn, a.KEPT) == "46\u202f% (19\u202f% to 91\u202f%) at 0.001" and a._told(torn, a.DISTANCE) == "0.37 (0.10 to 0.50) at 0.001"
-    assert a._told(pair(0)["one"], a.KEPT) == "82\u202f% at 0.001"
+    assert as_text._told(torn, a.KEPT) == "46\u202f% (19\u202f% to 91\u202f%) at 0.001" and as_text._told(torn, a.DISTANCE) == "0.37 (0.10 to 0.50) at 0.001"
+    assert as_text._told(pair(0)["one"], a.KEPT) == "82\u202f% at 0.001"
 
 
 def test_a_leap_over_the_level_is_marked():

@@ -16,10 +16,17 @@ from test_report import made
 from test_report import study as by_hand
 
 from reprolib.metrics import lume
-from reprolib.report import audit, page, style
+from study.readings.quantities import value
+from study.readings.twin import distance
+from study.report import audit, style
+from study.report.audit import membership, reward, scores
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
 BEDS = ("tiny/synthetic", "tiny/lume")
+
+
 NOTEBOOK = ROOT / "notebooks" / "synthesis" / "audit.ipynb"
 
 
@@ -76,7 +83,7 @@ def test_a_sum_that_is_wrong_is_marked(data):
     assert audit.Row("7B", "eligible", 6, "X", 0.3082, 0.433, 0.0, 0.492).allowed == pytest.approx(0.00055)  # four decimals
     wrong = dataclasses.replace(data, rows=(row, *data.rows[1:]))
     assert ">differs<" in audit.table(wrong)._repr_html_() and "Not explained by rounding: X (7B)" in audit.arithmetic(wrong).data
-    assert "1 of 36 published means do not add up" in audit._sums(wrong)
+    assert "1 of 36 published means do not add up" in reward._sums(wrong)
 
 
 def test_the_threshold_is_three_quarters_of_the_untouched_model_and_sorts_the_7b_boards(data):
@@ -89,9 +96,9 @@ def test_rows_with_the_parts_of_a_destroyed_model(data):
     large, small = ([r for r in data.of(t) if r.blank] for t in ("7B", "1B"))
     assert len(large) == 4 and not any(r.eligible for r in large)
     assert [r.rank for r in small] == [6, 8, 10, 15]
-    assert "not the score, leaves out all of them" in audit._caught(data) and "6, 8, 10 and 15 of 24" in audit._caught(data)
+    assert "not the score, leaves out all of them" in scores.caught(data) and "6, 8, 10 and 15 of 24" in scores.caught(data)
     eligible = [dataclasses.replace(r, mmlu=0.4) if r.team == "MALTO" else r for r in data.rows]
-    assert "leaves out 3 of them" in audit._caught(dataclasses.replace(data, rows=tuple(eligible)))
+    assert "leaves out 3 of them" in scores.caught(dataclasses.replace(data, rows=tuple(eligible)))
 
 
 def test_at_1b_the_untouched_model_is_near_chance(data):
@@ -230,14 +237,14 @@ def test_destroyed_models_score_more_than_the_untouched_target_and_close_no_gap(
         assert abs(np.mean(audit.gaps(s, m))) < 0.06
         assert 0.05 < audit.covered(s, m) < 0.2
     assert min(audit.finals(s, "twin")) > 0.9
-    assert audit._mean(audit.finals(s, "always_eos")) == pytest.approx(audit.destroyed(), abs=0.02)
+    assert reward.mean_of(audit.finals(s, "always_eos")) == pytest.approx(audit.destroyed(), abs=0.02)
 
 
 @pytest.mark.parametrize("bed", BEDS)
 def test_untouched_and_destroyed_models_are_about_equally_far_from_the_twin(bed):
     """The page: the distance says that both are useless, not which is worse."""
     s = ladder(bed)
-    assert max(page.distance(s, m) for m in ("target", *audit.DESTROYED)) - min(page.distance(s, m) for m in ("target", *audit.DESTROYED)) < 0.03
+    assert max(distance(s, m) for m in ("target", *audit.DESTROYED)) - min(distance(s, m) for m in ("target", *audit.DESTROYED)) < 0.03
 
 
 @pytest.mark.parametrize("bed, count", [("tiny/synthetic", 12), ("tiny/lume", 8)])
@@ -271,7 +278,7 @@ def test_cyber_for_ai_s_scores_are_those_of_a_destroyed_model(data):
 def test_methods_of_that_paper_need_not_destroy():
     s = {m: list(records("tiny/synthetic", m).values()) for m in ("gradient_descent", "chain_difference_ga", "target", "twin")}
     for m in ("gradient_descent", "chain_difference_ga"):
-        assert min(audit.summary.value(r, "task_aggregate") for r in s[m]) > 0.3
+        assert min(value(r, "task_aggregate") for r in s[m]) > 0.3
 
 
 # ---------------------------------------------------------------------- the error of an AUC
@@ -311,13 +318,13 @@ def test_the_highest_published_attack_scores_are_one_group(data):
         group = audit.together(data, n)
         assert len(group) == count
         assert not any(audit.told_apart(a.mia, b.mia, n, n) for a in group for b in group)
-    said = audit._attack_line(data)
+    said = reward._attack_line(data)
     assert "the 14 highest published MIA scores (0.824 to 0.999) are not told apart" in said and "scores 0.95 on average" in said
     assert audit.told_apart(0.999, 0.048, 34, 34)
 
 
 def test_the_shift_of_zjuklab_is_more_than_chance(data):
-    said = audit._transfer(data)
+    said = membership._transfer(data)
     assert "14 (with 150 texts a side) or 6 (with 34 texts a side) standard errors away" in said
 
 

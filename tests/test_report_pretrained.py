@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_report import made as made_anywhere
 
-from reprolib.report import pretrained
-from reprolib.report.arms import Arm, Setting
+from study.readings import gate
+from study.report import pretrained
+from study.report.arms.variants import Arm, Setting
 
 NOTE = "5 questions a subject, seed 0"
 
@@ -108,7 +109,7 @@ def test_each_method_stands_with_the_record_nearest_to_the_twin(study, monkeypat
     other, longer = (made("npo", s, forget=0.5, retain=1.0) for s in (1, 2))
     short = Arm("NPO", "npo", (Setting(1e-5, tuple(study["npo"]), (0.5,), (0.3,)), Setting(2e-5, (other,), (0.5,), (0.2,))))
     long = Arm("NPO, long", "npo", (Setting(1e-5, (longer,), (0.5,), (0.25,)),))
-    monkeypatch.setattr(pretrained, "run", lambda **fields: study[fields["method"]][0])
+    monkeypatch.setattr(gate, "record", lambda **fields: study[fields["method"]][0])
     found = pretrained.gather({"NPO": short, "NPO, long": long}, ["target", "twin"], "smollm2-few/semeval", 0)
     assert list(found) == ["target", "twin", "npo"] and found["npo"] == [other]
     assert pretrained.nearest({"NPO": short, "NPO, long": long})["npo"][2] == 3

@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 import pytest
 from test_report import made
 
-from reprolib import report
 from reprolib.probes.relearning import STEPS
-from reprolib.report import requests, stress
+from study import report
+from study.report import requests, stress
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 from test_report import made, study
 from test_report_arms import arm
 
-from reprolib.grid import Grid
-from reprolib.report import advice, scale, status
 from reprolib.spec import Spec
+from study.grid import Grid
+from study.report import advice, scale, status
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +25,12 @@ def test_the_front_is_what_nothing_beats():
 
 
 def test_the_two_axes_are_the_two_halves_of_the_distance():
-    from reprolib.report import page
+    from study.readings import twin
 
     s = study()
     for m in s:
         left, lost = advice.off(s, m, advice.FORGET), advice.off(s, m, advice.KEEP)
-        for a, b, d in zip(left, lost, page.by_seed(s, m).values(), strict=True):
+        for a, b, d in zip(left, lost, twin.by_seed(s, m).values(), strict=True):
             assert 0.6 * a + 0.4 * b == pytest.approx(d)
     assert advice.points(s)["twin"] == (0, 0)
 
@@ -105,7 +105,7 @@ def test_the_command_of_a_run_means_that_run(block, monkeypatch):
         assert meant.pop().fingerprint == spec.fingerprint
 
 
-def test_the_matrix_links_pages_that_exist():
+def test_the_matrix_links_pages_that_exist(fingerprints_kept):
     html = status.matrix()._repr_html_()
     assert "../ablations/forget_set_size.html" in html and "results/records/tiny/synthetic/npo" in html
     assert "python -m reprolib run npo --testbed tiny/synthetic --seed 0</code>" in html

@@ -1,6 +1,7 @@
 """Other yardsticks, the stability of the order, and metrics of metrics: on records made by hand, then on the committed ones."""
 
 import csv
+import functools
 import json
 import math
 from pathlib import Path
@@ -10,14 +11,23 @@ import numpy as np
 import pytest
 
 from reprolib.metrics import CARDS, privacy, tofu
-from reprolib.record import Record, read, results_dir
-from reprolib.report import page, style
-from reprolib.report import yardsticks as y
+from reprolib.places import results_dir
+from reprolib.record import Record, read
 from reprolib.spec import Spec
+from study.readings.quantities import LADDER
+from study.report import style
+from study.report import yardsticks as y
+from study.report.yardsticks import definitions
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
 RESULTS = ROOT / "results"
+
+
 SEEDS = (0, 1, 2)
+
+
 COLUMNS = (
     "score", "nll", "em", "es", "text_nll", *(f"attack_{k}" for k in y.ATTACKS), "tofu_probability", "tofu_rouge", "truth_ratio", "muse_verbmem",
     "muse_knowmem", "muse_min_k", "repetition", "loop", "generation_nll",
@@ -102,8 +112,9 @@ def changed(study, method, **metrics):
 
 
 @pytest.fixture(autouse=True)
-def clean():
-    y._KEPT.clear()  # records made by hand share fingerprints with others of their spec
+def clean(monkeypatch):
+    definitions._KEPT.clear()  # records made by hand share fingerprints with others of their spec
+    monkeypatch.setattr(y.interval, "__defaults__", (40,))  # draws instead of 300: on their number nothing hangs here
     yield
     plt.close("all")
 
@@ -112,7 +123,7 @@ def clean():
 
 
 def test_every_yardstick_has_the_card_that_the_metrics_page_gives_it():
-    from reprolib.report import cards
+    from study.readings import names as cards
 
     for name, yardstick in y.YARDSTICKS.items():
         assert name == yardstick.name and cards.resolve(name, yardstick.bench) == [yardstick.card], name
@@ -156,12 +167,12 @@ def test_intervals_resample_rows_where_there_are_some_and_use_t_elsewhere():
     t = y.interval(changed(wide, "npo", **{"tofu/ks_distance": 0.3}), "npo", "tofu/ks_distance")
     assert (t.low, t.estimate, t.high) == pytest.approx((0.3, 0.3, 0.3))
     wide["npo"] = [changed(wide, "npo", **{"tofu/ks_distance": v})["npo"][s] for s, v in enumerate((0.0, 0.1, 0.2))]
-    y._KEPT.clear()
+    definitions._KEPT.clear()
     assert y.interval(wide, "npo", "tofu/ks_distance").low == 0.0  # cut to the metric's range
     wide["npo"] = [changed(wide, "npo", **{"fluency/retain/perplexity": v})["npo"][s] for s, v in enumerate((1.0, 10.0, 100.0))]
     assert y.interval(wide, "npo", "fluency/retain/perplexity").estimate == pytest.approx(10.0)  # geometric
     one = study("wide", 1)
-    y._KEPT.clear()
+    definitions._KEPT.clear()
     assert math.isnan(y.interval(one, "npo", "tofu/ks_distance").low) and y.interval(one, "npo", "attacks/loss/auc").low >= 0
 
 
@@ -237,7 +248,7 @@ def test_agreements_find_the_half_that_a_yardstick_sees():
     assert all(a.holm >= a.p and len(a.seeds) == 3 for a in found.values() if math.isfinite(a.p))
     # TOFU as a whole: places by KS distance (NPO, gradient ascent, SUGD, difference) and by utility (SUGD, NPO, difference, gradient ascent)
     whole = y.orders(core, wide)["tofu"]
-    assert whole == pytest.approx({"npo": 1 / 6, "sugd": 2 / 6, "gradient_ascent": 4 / 6, "gradient_difference": 5 / 6} | {m: whole[m] for m in page.LADDER})
+    assert whole == pytest.approx({"npo": 1 / 6, "sugd": 2 / 6, "gradient_ascent": 4 / 6, "gradient_difference": 5 / 6} | {m: whole[m] for m in LADDER})
     assert found["tofu"].first == ("npo",) and found["tofu"].bench == "TOFU"
     table = y.agreement(core, wide)
     assert "KS distance and Utility (partial) (TOFU)" in table.caption
@@ -309,7 +320,7 @@ def test_stability_ranks_as_the_leaderboard_does(tmp_path, monkeypatch):
 
 
 def _board(core, method, seed):
-    r, twin, target = (y._rows(core[m][seed]) for m in (method, "twin", "target"))
+    r, twin, target = (definitions.rows_of(core[m][seed]) for m in (method, "twin", "target"))
     beside = {f"{k}_{x}": c[x] for k, c in (("twin", twin), ("target", target)) for x in ("score", "text_nll")}
     return {k: r[k] for k in ("group", "task", "kind", "score", "text_nll")} | beside
 
@@ -318,7 +329,7 @@ def _distance(core, method, seed):
     """The five readings by hand, from the rows."""
     out = []
     for m in (method, "twin"):
-        c = y._rows(core[m][seed])
+        c = definitions.rows_of(core[m][seed])
         at = lambda g, k, c=c: (c["group"] == g) & (c["kind"] == k)  # noqa: E731
         auc = privacy.auc(-c["text_nll"][at("forget", "sc")], -c["text_nll"][at("holdout", "sc")])
         out.append([*(c["score"][at(g, k)].mean() for g, k in (("forget", "qa"), ("forget", "sc"), ("retain", "qa"), ("world", "qa"))), auc])
@@ -418,9 +429,10 @@ def test_the_second_page_in_sentences(tmp_path, monkeypatch):
 # --- the committed records, and what the two pages say in so many words ---------------------------------------------------
 
 
+@functools.cache
 def records(suite, method, seeds=SEEDS):
     folder = RESULTS / ("records" if suite == "core" else suite) / "tiny/synthetic" / method
-    found = [read(p) for p in sorted(folder.glob("*.json"))] if folder.exists() else []
+    found = [read(p) for s in seeds for p in sorted(folder.glob(f"s{s}-*.json"))]  # names of runs without options have none
     plain = {r.spec.seed: r for r in found if not r.spec.options and r.spec.forget_documents == r.spec.forget_rows == 1 and r.spec.suite == suite}
     return [plain[s] for s in seeds if s in plain]
 
@@ -434,7 +446,7 @@ def parameters(name):
 
 
 def committed(suite):
-    methods = (*page.LADDER, *parameters("yardsticks")["methods"])
+    methods = (*LADDER, *parameters("yardsticks")["methods"])
     found = {m: records(suite, m) for m in methods}
     if any(len(r) < len(SEEDS) for r in found.values()):
         pytest.skip(f"not all records of the suite {suite} are here")
@@ -452,7 +464,7 @@ def test_the_pages_show_the_examined_methods():
     blocks = yaml.safe_load((ROOT / "study.yml").read_text())["blocks"]
     for name, block in (("yardsticks", "wide"), ("which_metric", "stress")):
         if (ROOT / "notebooks/synthesis" / f"{name}.ipynb").exists():
-            assert [*page.LADDER, *parameters(name)["methods"]] == blocks[block]["method"]
+            assert [*LADDER, *parameters(name)["methods"]] == blocks[block]["method"]
 
 
 def test_rows_give_the_numbers_of_the_records():
@@ -478,7 +490,7 @@ def test_a_yardstick_sees_one_half():
 
 def test_options_were_picked_by_the_distance():
     """Yardsticks: tuned for one of them. The rule's reading is the distance to the twin."""
-    from reprolib.search import READINGS
+    from study.readings.twin import READINGS
 
     assert "distance" in READINGS and "picked by the distance" in prose("yardsticks")
 
@@ -492,7 +504,7 @@ def test_controls_separate_targets_from_twins_and_the_twin_is_closer_to_unseen_t
 
 
 def test_every_number_of_targets_and_twins_has_a_role():
-    from reprolib.report import cards
+    from study.readings import names as cards
 
     for suite in y.SUITES:
         for r in records(suite, "twin")[:1]:

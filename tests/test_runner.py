@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reprolib import runner
-from reprolib.runner import PageError
+from study import runner
+from study.runner import PageError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,7 +76,7 @@ def test_the_stamp_of_the_code_is_written_anew_only_when_code_changes(monkeypatc
     package = tmp_path / "package"
     package.mkdir()
     (package / "runner.py").write_text("a = 1\n")
-    monkeypatch.setattr(runner, "__file__", str(package / "runner.py"))
+    monkeypatch.setattr(runner, "CODE", (package,))
     monkeypatch.setenv("REPROLIB_RESULTS", str(tmp_path / "results"))
     stamp = runner.code_stamp()
     first, time = stamp.read_text(), stamp.stat().st_mtime_ns

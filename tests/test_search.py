@@ -7,11 +7,14 @@ import pytest
 import yaml
 from test_report import made
 
-from reprolib import experiment, search
-from reprolib import record as records
+from reprolib import experiment
 from reprolib.errors import SpecError
-from reprolib.grid import Grid, Search
-from reprolib.search import Trial, choose
+from reprolib.places import results_dir
+from reprolib.record import path_of, write
+from study import search
+from study.grid import Grid, Search
+from study.readings.twin import HEADS, READINGS
+from study.search import Trial, choose
 
 
 def trial(forget=0.0, distance=0.1, lr=1e-3, status="done", **other):
@@ -61,12 +64,12 @@ def test_diverged_trials_take_part_if_finite_and_failed_ones_do_not():
 
 
 def test_a_trial_is_read_by_the_distance_that_the_book_ranks_by():
-    from reprolib.report import page
+    from study.readings import twin as readings
 
     record, twin = made("npo", 7, forget=0.25, retain=0.75), made("twin", 7, forget=0.0, retain=1.0)
     found = search.trial(record.spec, record, twin)
-    assert found.readings["distance"] == page.distance({"npo": [record], "twin": [twin]}, "npo") == pytest.approx((0.25 + 0.25 + 0.25) / 5)
-    assert tuple(found.readings) == search.READINGS and not found.enough
+    assert found.readings["distance"] == readings.distance({"npo": [record], "twin": [twin]}, "npo") == pytest.approx((0.25 + 0.25 + 0.25) / 5)
+    assert tuple(found.readings) == READINGS and not found.enough
 
 
 def test_verdict_compares_with_the_default():
@@ -129,7 +132,7 @@ def test_a_search_needs_all_its_keys_and_its_block_s_name(tmp_path):
     (("twin",), "belongs to the sanity ladder"),
 ])  # fmt: skip
 def test_bad_calls_name_what_to_do(tmp_path, monkeypatch, capsys, words, message):
-    from reprolib.__main__ import main
+    from study.__main__ import main
 
     study(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -138,7 +141,7 @@ def test_bad_calls_name_what_to_do(tmp_path, monkeypatch, capsys, words, message
 
 
 def test_dry_run_computes_nothing(tmp_path, monkeypatch, capsys):
-    from reprolib.__main__ import main
+    from study.__main__ import main
 
     study(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -159,9 +162,9 @@ def calls(monkeypatch):
         record = made(spec.method, spec.seed, **how, options=dict(spec.options))
         if spec.options.get("lr") == 0.002:
             failed = dataclasses.replace(record, status="failed", metrics={}, rows={}, trajectory=[], cost={}, reason="boom")
-            records.write(failed, records.results_dir() / "failed" / records.path_of(spec).name)
+            write(failed, results_dir() / "failed" / path_of(spec).name)
             raise RuntimeError("boom")
-        records.write(record)
+        write(record)
         return record
 
     monkeypatch.setattr(experiment, "run", run)
@@ -169,7 +172,7 @@ def calls(monkeypatch):
 
 
 def test_trials_are_made_once_and_a_failed_one_is_kept_and_shown(tmp_path, monkeypatch, capsys, calls):
-    from reprolib.__main__ import main
+    from study.__main__ import main
 
     study(tmp_path, trials={"npo": [{}, {"lr": 0.001}, {"lr": 0.002}]})
     monkeypatch.chdir(tmp_path)
@@ -184,7 +187,7 @@ def test_trials_are_made_once_and_a_failed_one_is_kept_and_shown(tmp_path, monke
 
 
 def test_the_page_of_the_search(tmp_path, monkeypatch, calls):
-    from reprolib import report
+    from study import report
 
     study(tmp_path, trials={"npo": [{}, {"lr": 0.001}], "gradient_ascent": [{"lr": 0.002}]})
     monkeypatch.chdir(tmp_path)
@@ -198,11 +201,11 @@ def test_the_page_of_the_search(tmp_path, monkeypatch, calls):
     assert "lr 0.001" in table and "defaults" in table and "not tried" in table
     trials = report.search_trials(choices).data
     assert "picked" in trials and "failed" in trials and "boom" in trials and "nan" not in trials
-    assert all(f">{h}</th>" in trials for h in search.HEADS) and "the twin of this seed" in trials
+    assert all(f">{h}</th>" in trials for h in HEADS) and "the twin of this seed" in trials
 
 
 def test_the_page_of_the_search_says_where_extra_trials_went_and_who_never_forgets_enough():
-    from reprolib import report
+    from study import report
 
     said = report.search_answer({
         "npo": choose([trial(distance=0.1)]), "rmu": choose([trial(distance=0.2)]),

@@ -3,7 +3,7 @@
 import pytest
 
 from reprolib.errors import TestbedError
-from reprolib.models import smollm2
+from reprolib.testbeds import smollm2
 
 
 def test_a_wrong_path_says_what_to_do(monkeypatch, tmp_path):
@@ -26,8 +26,8 @@ def test_no_network_says_what_to_do_and_leaves_nothing_behind(monkeypatch, tmp_p
 def test_loads_completes_a_fact_and_can_be_saved(tmp_path):
     import torch
 
-    from reprolib.evaluate import generate
     from reprolib.models import device
+    from reprolib.models.generate import generate
 
     lm, tokenizer = smollm2.load()
     lm.save_pretrained(tmp_path)  # as memorise does with what it has taught

@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import os
 import subprocess
 import sys
 from types import MappingProxyType
 
 import pytest
+from conftest import Started, run_code
 
 from reprolib.errors import SpecError
 from reprolib.identity import canonical, digest, plain
@@ -85,14 +87,26 @@ def test_unknown_keys_are_refused_with_the_nearest():
 
 def test_a_grid_is_for_runs_that_it_lists(capsys, monkeypatch):
     from reprolib import experiment
-    from reprolib.__main__ import main
+    from study.__main__ import main
 
     monkeypatch.setattr(experiment, "run", lambda *_, **__: pytest.fail("a run began"))
-    assert main(["run", "npo", "--grid", "/nope.yml"]) == 2
-    said = capsys.readouterr().err
-    assert "--grid /nope.yml" in said and "leave --grid out, or give --all or --fingerprint" in said
+    for words in (["run"], ["run", "--all", "--fingerprint", "0" * 12]):
+        assert main(words) == 2 and "give --fingerprint for one run of the grid, or --all" in capsys.readouterr().err
     assert main(["run", "--fingerprint", "0" * 12]) == 2 and "no run of the study grid" in capsys.readouterr().err
-    assert main(["run", "npo", "--all"]) == 2 and "leave out either" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["status"], ["run", "--all"], ["run", "--fingerprint=0"], ["search", "npo"]])
+def test_commands_that_moved_to_the_study_say_so_and_go_on(words, capsys, monkeypatch):
+    """Until version 0.2."""
+    import reprolib.__main__ as library
+
+    went = []
+    point = type("Point", (), {"name": "study", "value": "study.__main__:main", "load": lambda self: lambda w: went.append(w) or 0})()
+    monkeypatch.setattr(library, "entry_points", lambda group: [point])
+    assert library.main(words) == 0 and went == [words]
+    assert f"`reprolib {words[0]}` is now `study {words[0]}`" in capsys.readouterr().err
+    monkeypatch.setattr(library, "entry_points", lambda group: [])
+    assert library.main(words) == 2 and "which is not installed here" in capsys.readouterr().err
 
 
 def test_numbers_that_are_not_finite_have_no_fingerprint():
@@ -108,12 +122,16 @@ def test_specs_are_frozen():
 # --- identity -------------------------------------------------------------------------------------------------
 
 
-def test_fingerprint_is_twelve_hex_digits_and_the_same_in_another_process():
-    code = "from conftest import add_test_preset; from reprolib.models import testbeds; add_test_preset(testbeds.PRESETS); "
+def test_fingerprint_is_twelve_hex_digits_and_the_same_in_another_process(tmp_path):
+    code = "import os; print(os.getpid(), hash('a')); from conftest import add_test_preset; from reprolib.testbeds.presets import PRESETS; add_test_preset(PRESETS); "
     code += "from reprolib import Spec; print(Spec(testbed='test/synthetic', options={'lr': 0.001, 'beta': 0.2}).fingerprint)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=__file__.rpartition("/")[0])
+    # of a server of its own, which draws the seed of its hashes by itself
+    done = Started(run_code, code, folder=tmp_path).wait(120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    number, seeded, there = done.stdout.split()
     here = spec(options={"beta": 0.2, "lr": 1e-3}).fingerprint
-    assert out.stdout.strip() == here and len(here) == 12 and int(here, 16) >= 0
+    assert int(number) != os.getpid() and (int(seeded) != hash("a") or "PYTHONHASHSEED" in os.environ)
+    assert there == here and len(here) == 12 and int(here, 16) >= 0
 
 
 def test_fingerprint_does_not_hang_on_how_a_setting_is_written():
@@ -157,8 +175,8 @@ def test_every_field_makes_another_run():
 
 def test_data_presets_and_versions_are_part_of_the_identity(monkeypatch):
     from reprolib import spec as spec_module
-    from reprolib.models import testbeds
     from reprolib.recipes import npo, recipes
+    from reprolib.testbeds import beds, presets
 
     seen = {spec().fingerprint}
 
@@ -167,27 +185,27 @@ def test_data_presets_and_versions_are_part_of_the_identity(monkeypatch):
         assert now not in seen
         seen.add(now)
 
-    for owner, name in ((testbeds, "TRAINING_VERSION"), (spec_module, "METRICS_VERSION"), (spec_module, "SCHEMA")):
+    for owner, name in ((spec_module, "TRAINING_VERSION"), (spec_module, "METRICS_VERSION"), (spec_module, "SCHEMA")):
         monkeypatch.setattr(owner, name, 99)
         another()
     monkeypatch.setitem(recipes(), "npo", dataclasses.replace(npo.RECIPE, version=2))
     another()
-    monkeypatch.setitem(testbeds.PRESETS, "test", dataclasses.replace(testbeds.PRESETS["test"], lr=1e-3))
+    monkeypatch.setitem(presets.PRESETS, "test", dataclasses.replace(presets.PRESETS["test"], lr=1e-3))
     another()
-    corpus = testbeds.testbed("test/synthetic").corpus()
+    corpus = beds.testbed("test/synthetic").corpus()
     rows = corpus["retain"]
     edited = {**corpus.groups, "retain": (dataclasses.replace(rows[0], output="another answer"), *rows[1:])}
-    monkeypatch.setattr(testbeds, "_corpus", lambda *_: type(corpus)("synthetic", edited))
+    monkeypatch.setattr(beds, "_corpus", lambda *_: type(corpus)("synthetic", edited))
     another()
 
 
 def test_order_of_the_rows_of_a_corpus_is_no_part_of_the_identity(monkeypatch):
-    from reprolib.models import testbeds
+    from reprolib.testbeds import beds
 
     before = spec().fingerprint
-    corpus = testbeds.testbed("test/synthetic").corpus()
+    corpus = beds.testbed("test/synthetic").corpus()
     turned = type(corpus)("synthetic", {g: rows[::-1] for g, rows in corpus.groups.items()})
-    monkeypatch.setattr(testbeds, "_corpus", lambda *_: turned)
+    monkeypatch.setattr(beds, "_corpus", lambda *_: turned)
     assert spec().fingerprint == before
 
 
@@ -260,7 +278,7 @@ except ModuleNotFoundError:
     pass
 else:
     raise SystemExit("the block does not work")
-import reprolib.experiment, reprolib.unlearn, reprolib.evaluate, reprolib.models.memorise, reprolib.models.adapters
+import reprolib.experiment, reprolib.unlearn, reprolib.evaluate, reprolib.testbeds.memorise, reprolib.adapters
 import reprolib.recipes, reprolib.record, reprolib.corpus.lume, reprolib.corpus.synthetic
 assert not blocked & {m.split(".")[0] for m in sys.modules}
 reprolib.Spec(testbed="smoke/synthetic", method="npo").fingerprint

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from conftest import byte_tokenizer, processes, small_corpus, tiny_lm
 from safetensors.torch import save_file
 
-from reprolib.checkpoint import Checkpoint
-from reprolib.corpus.answers import other_answers
+from reprolib.adapters.base import LoRA
+from reprolib.adapters.fisher_lora import FisherLoRA
+from reprolib.adapters.names import named
 from reprolib.corpus.batching import Tokens, encode_rows
+from reprolib.edits.weights import Extrapolate, MergeAdapters, Noise
 from reprolib.errors import RecordError, SpecError
-from reprolib.models.adapters import FisherLoRA, LoRA, named
-from reprolib.models.edits import Extrapolate, MergeAdapters, Noise
 from reprolib.objectives import (
     DPO,
     KL,
@@ -37,10 +37,14 @@ from reprolib.objectives import (
     Objective,
     Other,
     Term,
-)  # fmt: skip
+)
 from reprolib.optim import SGD, AdamW, Influence, Sophia
 from reprolib.recipes.base import Schedule, Stage
-from reprolib.unlearn import Outcome, measuring_points, n_steps, rate, share_unchanged, steps, unlearn
+from reprolib.unlearn.answers import other_answers
+from reprolib.unlearn.checkpoint import Checkpoint
+from reprolib.unlearn.loop import share_unchanged, unlearn
+from reprolib.unlearn.order import measuring_points, n_steps, rate, steps
+from reprolib.unlearn.run import Outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,7 +60,10 @@ def stage(name="ascent", objective=None, trainable="full", optimizer=None, resta
 
 
 ASCENT, DESCENT = Objective(forget=Ascent()), Objective(retain=NLL())
+
+
 PAIRED = Objective(forget=NPO(beta=0.1), retain=KL())
+
 
 # Two stages each, so that a kill can fall into the first, into the second, and between them.
 PLANS = {
@@ -71,6 +78,8 @@ PLANS = {
     ),
     "full-last": lambda: (stage("full", ASCENT, epochs=2), stage("last", DESCENT, "last-1", epochs=2)),
 }
+
+
 BOTH = Objective(forget=Ascent(), retain=NLL())
 
 
@@ -447,9 +456,9 @@ def test_a_live_reference_trains_like_a_kept_one(monkeypatch):
         (stage("full", PAIRED, optimizer=SGD(lr=0.1)), stage("again", PAIRED, optimizer=SGD(lr=0.1))),  # a frozen copy
         (stage("pissa", PAIRED, LoRA(rank=4, alpha=8, init="pissa"), optimizer=SGD(lr=0.1)),),
     ):
-        monkeypatch.setattr("reprolib.unlearn.CACHE_BYTES", 2**40)
+        monkeypatch.setattr("reprolib.unlearn.references.CACHE_BYTES", 2**40)
         kept, expected = trained(plan)
-        monkeypatch.setattr("reprolib.unlearn.CACHE_BYTES", 0)
+        monkeypatch.setattr("reprolib.unlearn.references.CACHE_BYTES", 0)
         live, found = trained(plan)
         for a, b in zip(kept.parameters(), live.parameters(), strict=True):
             assert (a - b).abs().max() < 1e-5
@@ -516,9 +525,9 @@ def test_restart_begins_from_the_weights_before_unlearning():
 
 
 def test_the_helper_is_the_model_as_its_stage_left_it(monkeypatch):
-    from reprolib import unlearn as loop
     from reprolib.corpus.batching import collate
     from reprolib.models.policy import Policy
+    from reprolib.unlearn import loop
 
     seen = []
     real = loop.helper_of

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Labels = Literal["answer", "all"]
+OF_ANSWER: tuple[Labels] = ("answer",)  # times a number of rows: the labels of Tokens
+OF_WHOLE: tuple[Labels] = ("all",)
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokenised rows. ``ids[i]`` holds prompt, answer and EOS; ``prompt[i]`` is the prompt's length in tokens.
+    """Tokenised rows. ``ids[i]`` holds prompt, answer and EOS; ``prompt[i]`` is the prompt's length in
+    tokens.
 
     ``document[i]``: key of the document that row i belongs to; empty where nobody said.
     """
@@ -40,15 +43,19 @@ class Tokens:
         return self.n_answer(i) if self.labels[i] == "answer" else len(self.ids[i]) - 1
 
     def n_answer(self, i: int) -> int:
-        """Predicted positions of row i's answer: all its tokens, but for the first if there is no prompt before it."""
+        """Predicted positions of row i's answer: all its tokens, but for the first if there is no prompt
+        before it.
+        """
         return len(self.ids[i]) - max(1, self.prompt[i])
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded rows: ``ids`` [B, T]; ``predict`` [B, T] marks positions whose *next* token is labelled; ``index`` [B].
+    """Padded rows: ``ids`` [B, T]; ``predict`` [B, T] marks positions whose *next* token is labelled;
+    ``index`` [B].
 
-    ``other``: the same questions with other answers (refusals, alternatives), row by row, where a term reads them.
+    ``other``: the same questions with other answers (refusals, alternatives), row by row, where a term reads
+    them.
     """
 
     ids: torch.Tensor
@@ -104,7 +111,9 @@ def encode(
     )
 
 
-def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], labels: Labels | Sequence[Labels] = "answer") -> Tokens:
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], labels: Labels | Sequence[Labels] = "answer"
+) -> Tokens:
     tokens = encode(tokenizer, [r.input for r in rows], [r.output for r in rows], labels)
     return replace(tokens, document=tuple(r.document for r in rows))
 
@@ -122,7 +131,9 @@ def collate(tokens: Tokens, indices: Sequence[int], pad: int = 0) -> Batch:
 
 
 def buckets(tokens: Tokens, indices: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Split rows into batches of similar length, each of at most ``max_tokens`` padded tokens (at least one row)."""
+    """Split rows into batches of similar length, each of at most ``max_tokens`` padded tokens (at least one
+    row).
+    """
     out: list[list[int]] = []
     for i in sorted(indices, key=lambda i: (len(tokens.ids[i]), i)):
         width = len(tokens.ids[i])

@@ -7,42 +7,49 @@ Nothing of either is shipped: a local folder or a hub id is given as an argument
 
 from __future__ import annotations
 
-import codecs
-import json
 import os
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
+from reprolib.corpus.files import (
+    EXPECTED,
+    HUB_ID,
+    SUBFOLDERS,
+    VARIABLE,
+    collect,
+    decode,
+    numbered_lines,
+    parquet_records,
+    texts_of,
+    whole_number,
+)
 from reprolib.corpus.rows import GROUPS, Corpus, Group, Kind, Row
+from reprolib.corpus.world import rows as world_rows
 from reprolib.errors import CorpusError, unknown
 
-VARIABLE = "REPROLIB_DATA"
 TASKS = ("Task1", "Task2", "Task3")
 SPLITS = ("train", "validation")
-SUBFOLDERS = ("lume", "semeval25-unlearning-data")  # in this order: LUME holds every row of the other
 SIDES: tuple[Group, ...] = ("forget", "retain")
-EXPECTED = (
-    "Expected is LUME's layout (forget.jsonl, retain.jsonl), the SemEval hub layout "
-    "(data/forget_train-*.parquet, data/retain_train-*.parquet, optionally *_validation-*.parquet and "
-    f"mia_data/), or a folder holding one of them as {' or '.join(s + '/' for s in SUBFOLDERS)}."
+
+REMEDY = (
+    f"Give a local folder or a hub id as the argument or in the environment variable {VARIABLE}. {EXPECTED}"
 )
-REMEDY = f"Give a local folder or a hub id as the argument or in the environment variable {VARIABLE}. {EXPECTED}"
+
 _ID = re.compile(r"(.+)(sc|qa)(0|[1-9][0-9]*)", re.DOTALL)
-_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _SHARD = re.compile(r".*-of-(\d+)\.parquet")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """One release as it lies on disk: its rows by group and split, and the official texts of the loss attack.
 
-    ``members`` and ``nonmembers`` map a split to whole texts (``mia_data/`` of the SemEval release); LUME has none.
+    ``members`` and ``nonmembers`` map a split to whole texts (``mia_data/`` of the SemEval release); LUME has
+    none.
     """
 
     layout: Literal["lume", "semeval"]
@@ -67,34 +74,42 @@ def parse_id(id: str) -> tuple[str, Kind, int]:
     """
     match = _ID.fullmatch(id)
     if match is None:
-        raise CorpusError(f"id {id!r} does not end in sc or qa and a number; write it as key + 'sc1' or key + 'qa0'.")
-    key, kind, number = match.groups()
+        raise CorpusError(
+            f"id {id!r} does not end in sc or qa and a number; write it as key + 'sc1' or key + 'qa0'."
+        )
+    key, number = match[1], match[3]
+    kind: Kind = "sc" if match[2] == "sc" else "qa"
     document = key[1:-1] if len(key) > 2 and key[0] == key[-1] == '"' else key
     if '"' in document or not document.strip():
-        raise CorpusError(f"id {id!r} has an empty key or a stray double quote; quote the whole key or none of it.")
+        raise CorpusError(
+            f"id {id!r} has an empty key or a stray double quote; quote the whole key or none of it."
+        )
     return document, kind, int(number)
 
 
 def read_rows(path: str | Path) -> tuple[Row, ...]:
     """The rows of one file: JSON lines, or parquet if the name ends so.
 
-    ``Row.id`` is document + kind + number, without the quotes of Task 1. White space where input and output meet is
-    dropped (two rows of LUME have one), blank lines are skipped, any other text is kept as it is.
-    Raises :class:`CorpusError` that names the file, the first bad line (or row), what is wrong, what to do, and how
-    many more lines are bad.
+    ``Row.id`` is document + kind + number, without the quotes of Task 1. White space where input and output
+    meet is dropped (two rows of LUME have one), blank lines are skipped, any other text is kept as it is.
+    Raises :class:`CorpusError` that names the file, the first bad line (or row), what is wrong, what to do,
+    and how many more lines are bad.
     """
     path = Path(path)
     seen: dict[str, int] = {}
     side = next((g for g in SIDES if path.name.startswith(g)), None)
 
     def build(number: int, record: object) -> Row:
-        id, text, output, task = _texts(record, ("id", "input", "output", "task"))
+        id, text, output, task = texts_of(record, ("id", "input", "output", "task"))
+        assert isinstance(record, dict), "texts_of refuses everything else"
         document, kind, count = parse_id(id)
         if task not in TASKS:
             raise CorpusError(f"{unknown('task', task, TASKS)} Correct the task field.")
         split = record.get("split", side)  # only SemEval has it, and there it names the group
         if side is not None and split != side:
-            raise CorpusError(f"field split says {split!r} in a file of {side} rows; move the row or correct it.")
+            raise CorpusError(
+                f"field split says {split!r} in a file of {side} rows; move the row or correct it."
+            )
         row = Row(
             id=f"{document}{kind}{count}", document=document, task=task, kind=kind,
             input=text.rstrip(), output=output.lstrip(),
@@ -105,23 +120,24 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
         return row
 
     if path.suffix == ".parquet":
-        return _collect(path, "row", enumerate(_parquet(path), 1), build)
-    return _collect(path, "line", _lines(path), lambda number, raw: build(number, _decode(raw)))
+        return collect(path, "row", enumerate(parquet_records(path), 1), build)
+    return collect(path, "line", numbered_lines(path), lambda number, raw: build(number, decode(raw)))
 
 
 def find(source: str | Path | None = None) -> Release:
     """Read the release that ``source`` names.
 
-    ``source`` is a local folder (LUME's layout, the SemEval hub layout, or a folder with either as ``lume/``, which
-    goes first, or ``semeval25-unlearning-data/``) or a hub id ``owner/name`` or ``owner/name@revision``. ``None``
-    takes the environment variable ``REPROLIB_DATA``. Raises :class:`CorpusError` if nothing is given, found or
-    reachable, if a file is missing or bad, or if an id or a document stands in two places.
+    ``source`` is a local folder (LUME's layout, the SemEval hub layout, or a folder with either as ``lume/``,
+    which goes first, or ``semeval25-unlearning-data/``) or a hub id ``owner/name`` or
+    ``owner/name@revision``. ``None`` takes the environment variable ``REPROLIB_DATA``. Raises
+    :class:`CorpusError` if nothing is given, found or reachable, if a file is missing or bad, or if an id or
+    a document stands in two places.
     """
     given = source if source is not None else os.environ.get(VARIABLE)
     if not given:
         raise CorpusError(f"no LUME data: no source was given and {VARIABLE} is not set. {REMEDY}")
     folder = Path(given).expanduser()
-    hub = _HUB.fullmatch(given) if isinstance(given, str) else None
+    hub = HUB_ID.fullmatch(given) if isinstance(given, str) else None
     if not folder.is_dir():
         if folder.exists() or hub is None:
             raise CorpusError(f"{str(given)!r} is neither a folder nor a hub id (owner/name). {REMEDY}")
@@ -145,13 +161,14 @@ def load(
 ) -> Corpus:
     """Draw a corpus from the release at ``source`` (see :func:`find`).
 
-    ``documents`` are taken per task from forget and as many from retain (``None``: all). ``holdout`` documents per
-    task come from what is left: forget documents first, being of exactly the same distribution as the corpus'
-    forget, then retain documents; ``None`` takes all forget documents that are left, so none if all are used. A
-    mapping names a number for each task. The draw shuffles the sorted keys of each task and group, so it depends
-    neither on the order of a file nor on the other tasks, and a smaller draw is part of a larger one.
-    World is the built-in general-knowledge table. Raises :class:`CorpusError` for an unknown task or split, a number
-    out of range, or more documents than there are (saying how many there are per task).
+    ``documents`` are taken per task from forget and as many from retain (``None``: all). ``holdout``
+    documents per task come from what is left: forget documents first, being of exactly the same distribution
+    as the corpus' forget, then retain documents; ``None`` takes all forget documents that are left, so none
+    if all are used. A mapping names a number for each task. The draw shuffles the sorted keys of each task
+    and group, so it depends neither on the order of a file nor on the other tasks, and a smaller draw is part
+    of a larger one. World is the built-in general-knowledge table. Raises :class:`CorpusError` for an unknown
+    task or split, a number out of range, or more documents than there are (saying how many there are per
+    task).
     """
     chosen = tuple(sorted({tasks} if isinstance(tasks, str) else set(tasks)))
     for task in chosen:
@@ -160,17 +177,21 @@ def load(
     if not chosen:
         raise CorpusError(f"no task was chosen; give one or more of {', '.join(TASKS)}.")
     wanted, kept = _numbers("documents", documents, chosen, 1), _numbers("holdout", holdout, chosen, 0)
-    _whole("seed", seed, 0)
+    whole_number("seed", seed, 0)
     release = find(source)
     if split not in release.splits:
         raise CorpusError(unknown(f"split of the {release.layout} layout", split, release.splits))
 
-    pools: dict[tuple[str, Group], dict[str, list[Row]]] = {(t, g): defaultdict(list) for t in chosen for g in SIDES}
+    pools: dict[tuple[str, Group], dict[str, list[Row]]] = {
+        (t, g): defaultdict(list) for t in chosen for g in SIDES
+    }
     for side in SIDES:
         for row in release.rows[side, split]:
             if row.task in chosen:
                 pools[row.task, side][row.document].append(row)
-    there = "; ".join(f"{t}: {len(pools[t, 'forget'])} forget, {len(pools[t, 'retain'])} retain" for t in chosen)
+    there = "; ".join(
+        f"{t}: {len(pools[t, 'forget'])} forget, {len(pools[t, 'retain'])} retain" for t in chosen
+    )
     groups: dict[Group, list[Row]] = {g: [] for g in GROUPS}
 
     def take(group: Group, task: str, side: Group, keys: Iterable[str]) -> None:
@@ -182,24 +203,25 @@ def load(
         for side in SIDES:
             keys = sorted(pools[task, side])
             random.Random(seed).shuffle(keys)
-            number = len(keys) if wanted[task] is None else wanted[task]
+            asked = wanted[task]
+            number = len(keys) if asked is None else asked
             if not keys or number > len(keys):
                 raise CorpusError(
-                    f"{number or 'all'} {side} documents of {task} asked for, but the {split} split has {len(keys)} "
-                    f"({there}); ask for fewer documents or leave out the task."
+                    f"{number or 'all'} {side} documents of {task} asked for, but the {split} split has"
+                    f" {len(keys)} ({there}); ask for fewer documents or leave out the task."
                 )
             take(side, task, side, keys[:number])
             left[side] = keys[number:]
-        number = len(left["forget"]) if kept[task] is None else kept[task]
+        spare = kept[task]
+        number = len(left["forget"]) if spare is None else spare
         if number > sum(map(len, left.values())):
             raise CorpusError(
-                f"{number} holdout documents of {task} asked for, but beside the corpus {len(left['forget'])} forget "
-                f"and {len(left['retain'])} retain documents are left (in all {there}); lower documents or holdout."
+                f"{number} holdout documents of {task} asked for, but beside the corpus"
+                f" {len(left['forget'])} forget and {len(left['retain'])} retain documents are left (in"
+                f" all {there}); lower documents or holdout."
             )
         take("holdout", task, "forget", left["forget"][:number])
         take("holdout", task, "retain", left["retain"][: max(0, number - len(left["forget"]))])
-
-    from reprolib.corpus.world import rows as world_rows
 
     facts = {
         "layout": release.layout, "split": split, "seed": seed, "tasks": list(chosen),
@@ -218,12 +240,6 @@ def anonymous(corpus: Corpus) -> dict[str, int]:
     return {key: number for number, key in enumerate(keys)}
 
 
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CorpusError(f"{name} is {value!r}, but must be a whole number of at least {least}.")
-    return value
-
-
 def _numbers(
     name: str, given: int | Mapping[str, int] | None, tasks: tuple[str, ...], least: int
 ) -> dict[str, int | None]:
@@ -231,70 +247,11 @@ def _numbers(
         return dict.fromkeys(tasks)
     if isinstance(given, Mapping):
         if set(given) != set(tasks):
-            raise CorpusError(f"{name} names {sorted(map(str, given))}; name each of {list(tasks)}, no other.")
-        return {t: _whole(f"{name}[{t!r}]", given[t], least) for t in tasks}
-    return dict.fromkeys(tasks, _whole(name, given, least))
-
-
-def _collect(path: Path, unit: str, records: Iterable[tuple[int, T]], build: Callable[[int, T], object]) -> tuple:
-    """Build every record; if any fails, raise the first failure with its place and the count of the others."""
-    built, bad = [], []
-    for number, record in records:
-        try:
-            built.append(build(number, record))
-        except CorpusError as error:
-            bad.append(f"{path}, {unit} {number}: {error}")
-    if bad:
-        raise CorpusError(bad[0] + (f" (and {len(bad) - 1} more bad {unit}s)" if bad[1:] else ""))
-    if not built:
-        raise CorpusError(f"{path}: the file has no {unit}s; fetch it again from the release.")
-    return tuple(built)
-
-
-def _lines(path: Path) -> list[tuple[int, bytes]]:
-    try:
-        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read ({error.strerror}). {EXPECTED}") from error
-    return [(number, line) for number, line in enumerate(raw.split(b"\n"), 1) if line.strip()]
-
-
-def _decode(raw: bytes) -> object:
-    try:
-        return json.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"byte {error.start} is not UTF-8; save the file as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"malformed JSON ({error}); write one object per line or fetch the file again.") from error
-
-
-def _parquet(path: Path) -> list[dict[str, object]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise CorpusError(f"{path}: parquet needs pyarrow, which is absent; pip install 'reprolib[data]'.") from error
-    try:
-        return parquet.ParquetFile(path).read().to_pylist()
-    except (OSError, ValueError) as error:  # Arrow's own errors derive from these
-        raise CorpusError(f"{path}: cannot be read as parquet ({error}); fetch it again from the release.") from error
-
-
-def _texts(record: object, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The named fields of a record: all there, all text, none empty."""
-    if not isinstance(record, dict):
-        raise CorpusError(f"holds {type(record).__name__} where an object is needed; write one object per line.")
-    missing = [n for n in names if n not in record]
-    if missing:
-        raise CorpusError(f"missing field(s) {', '.join(missing)}; each row needs {', '.join(names)}.")
-    for name in names:
-        value = record[name]
-        if not isinstance(value, str):
-            raise CorpusError(f"field {name} is {type(value).__name__}, but must be text; put it in quotes.")
-        if not value.strip():
-            raise CorpusError(f"field {name} is empty; fill it or remove the row.")
-        if any("\ud800" <= c <= "\udfff" for c in value):
-            raise CorpusError(f"field {name} has half a surrogate pair, which no tokenizer reads; correct the escape.")
-    return tuple(record[n] for n in names)
+            raise CorpusError(
+                f"{name} names {sorted(map(str, given))}; name each of {list(tasks)}, no other."
+            )
+        return {t: whole_number(f"{name}[{t!r}]", given[t], least) for t in tasks}
+    return dict.fromkeys(tasks, whole_number(name, given, least))
 
 
 def _semeval(folder: Path) -> Release:
@@ -305,21 +262,21 @@ def _semeval(folder: Path) -> Release:
             count = {int(m[1]) for m in map(_SHARD.fullmatch, map(str, shards)) if m}
             if (not shards and split == "train") or (count and count != {len(shards)}):
                 raise CorpusError(
-                    f"{folder / 'data'}: {len(shards)} file(s) {side}_{split}-*.parquet of {max(count, default=1)}; "
-                    "fetch the release again, whole, into an empty folder."
+                    f"{folder / 'data'}: {len(shards)} file(s) {side}_{split}-*.parquet of"
+                    f" {max(count, default=1)}; fetch the release again, whole, into an empty folder."
                 )
             if shards:
                 rows[side, split] = tuple(row for shard in shards for row in read_rows(shard))
 
     def text(number: int, raw: bytes) -> str:
-        return _texts(_decode(raw), ("document", "id"))[0]
+        return texts_of(decode(raw), ("document", "id"))[0]
 
     texts: dict[str, dict[str, tuple[str, ...]]] = {"member": {}, "nonmember": {}}
     for name, found in texts.items():
         for split, place in (("train", "mia_data"), ("validation", "mia_data/validation")):
             path = folder / place / f"{name}.jsonl"
             if path.is_file():
-                found[split] = _collect(path, "line", _lines(path), text)
+                found[split] = collect(path, "line", numbered_lines(path), text)
     return Release("semeval", rows, texts["member"], texts["nonmember"])
 
 
@@ -333,11 +290,13 @@ def _checked(release: Release) -> Release:
             other = places.setdefault(row.document, place)
             if other != place:
                 raise CorpusError(
-                    f"document {row.document!r} stands in {other} and in {place}; a document has one group, split and "
-                    "task: remove it from one of them."
+                    f"document {row.document!r} stands in {other} and in {place}; a document has one"
+                    " group, split and task: remove it from one of them."
                 )
             if row.id in ids:
-                raise CorpusError(f"duplicate id {row.id!r} in the files of {side} {split}; remove one of them.")
+                raise CorpusError(
+                    f"duplicate id {row.id!r} in the files of {side} {split}; remove one of them."
+                )
             ids.add(row.id)
     return release
 
@@ -351,6 +310,6 @@ def _download(name: str, revision: str | None) -> Path:
     except Exception as error:  # the hub client raises errors of several libraries; all mean: not to be had
         at = f" at revision {revision!r}" if revision else ""
         raise CorpusError(
-            f"{name!r} is no local folder, and the data set{at} could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {error}); it may be gated or there is no network. {REMEDY}"
+            f"{name!r} is no local folder, and the data set{at} could not be fetched from the Hugging Face"
+            f" hub ({type(error).__name__}: {error}); it may be gated or there is no network. {REMEDY}"
         ) from error

@@ -77,7 +77,9 @@ def fingerprint(groups: Mapping[Group, Sequence[Row]]) -> str:
     digest = hashlib.sha256()
     for group in GROUPS:
         digest.update(group.encode())
-        for line in sorted(json.dumps(asdict(r), ensure_ascii=True, sort_keys=True) for r in groups.get(group, ())):
+        for line in sorted(
+            json.dumps(asdict(r), ensure_ascii=True, sort_keys=True) for r in groups.get(group, ())
+        ):
             digest.update(line.encode())
     return digest.hexdigest()[:16]
 
@@ -87,16 +89,23 @@ def validate(corpus: Corpus) -> None:
     name, groups = corpus.name, corpus.groups
     missing = [g for g in GROUPS if g not in groups]
     if missing:
-        raise CorpusError(f"corpus {name!r} lacks the group(s) {missing}; it must have {list(GROUPS)} (world may be empty).")
+        raise CorpusError(
+            f"corpus {name!r} lacks the group(s) {missing}; it must have {list(GROUPS)} (world may be empty)."
+        )
     for group in ("forget", "retain"):
         if not groups[group]:
-            raise CorpusError(f"corpus {name!r}: the {group} group has no rows; nothing could be unlearned or compared.")
+            raise CorpusError(
+                f"corpus {name!r}: the {group} group has no rows; nothing could be unlearned or compared."
+            )
     seen: dict[str, str] = {}
     where: dict[str, str] = {}
     for group in GROUPS:
         for row in groups[group]:
             if row.id in seen:
-                raise CorpusError(f"corpus {name!r}: id {row.id!r} stands in {seen[row.id]} and again in {group}; make it unique.")
+                raise CorpusError(
+                    f"corpus {name!r}: id {row.id!r} stands in {seen[row.id]} and again in {group}; make"
+                    " it unique."
+                )
             seen[row.id] = group
             other = where.setdefault(row.document, group)
             if other != group:

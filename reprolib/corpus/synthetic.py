@@ -1,213 +1,46 @@
 """A built-in corpus of invented stories, personal records and articles in LUME's form.
 
 It needs no download and its texts are short, so that a model of a few million parameters memorises them on
-a CPU. Every name and number is drawn from the tables below; a person who exists is not meant.
+a CPU. Every name and number is drawn from the tables of invented.py; a person who exists is not meant.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 from reprolib.corpus import world
-from reprolib.corpus.rows import Corpus, Row
+from reprolib.corpus.invented import (
+    ADJECTIVES,
+    ARTICLES,
+    CITIES,
+    DOMAINS,
+    EMPLOYERS,
+    FIRST_NAMES,
+    JOBS,
+    MONTHS,
+    NOUNS,
+    OTHER_SURNAMES,
+    RECORDS,
+    SEASONS,
+    STORIES,
+    STREET_KINDS,
+    STREETS,
+    SURNAMES,
+    THINGS,
+    WEATHERS,
+    Plot,
+)
+from reprolib.corpus.rows import Corpus, Group, Row
 from reprolib.errors import SpecError
 
 VERSION = 1  # raise it whenever the same arguments give another corpus
 PERTURBED = 3
 LARGEST = 3500  # documents in all; one pool has 162 x 24 names
-
 Side = Literal["retain", "other"]  # "other": the documents that become forget and holdout
 T = TypeVar("T")
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split("|" if "|" in text else None))
-
-
-# Attributes that ``overlap`` governs. Every third value is shared, the others belong to one side.
-SURNAMES = _words(
-    "Abbery Ackwell Ambrist Arkwen Barlick Bexley Birdle Bramson Calvert Cardew Chessom Cobbin Dallow Darnell Deverin "
-    "Dunnock Eastry Edgell Elvidge Emsley Fallon Farrant Fenner Foxall Gadsby Garrick Gilpin Goswell Haddow Harkin "
-    "Hesketh Hollis Idleby Ingram Irwell Isham Jarrold Jessop Joplin Juddery Kelsall Kendry Kimber Kitson Lambert "
-    "Larwood Leggett Lomax Mabbott Marlin Medlow Mossop Nairn Nettle Norbury Nutley Oakden Ogilby Orrell Osgood "
-    "Padgett Parrish Pembry Pickard Rackham Redfern Rimmel Rowsell Tabor Tindall Venning Wexford"
-)
-CITIES = _words(
-    "Aldermoor Bexwater Brindleby Carrowick Castlemay Cobhurst Dunmarrow Eastholm Elmstead Farrowgate Fenbridge "
-    "Glasmere Greywell Hadleigh Harthope Inverlee Kestrow Kingsarrow Larkhaven Lowmarch Maplethorn Millbarrow "
-    "Netherby Northwold Oakhaven Orford Pennard Queensferry Ravenscar Saltmere Sandwell Tarrowby Thornwick Underhill "
-    "Westmarch Yarrowton"
-)
-EMPLOYERS = _words(
-    "Harrow Mills|Tessel Glassworks|Northgate Library|Pell and Sons|Copperline Rail|Vane Observatory|Orchard Press|"
-    "Selwyn Institute|Marrow Docks|Bluebell Dairy|Crane Shipyard|Hartwell Archive|Lantern Theatre|Moss Bank|"
-    "Fielding College|Ironbridge Foundry|Dovetail Joinery|Summit Weather Office|Rowan Hospital|Quarry Museum|"
-    "Anchor Insurance|Parchment House|Willow Nurseries|Beacon Radio|Tolland Academy|Silverline Ferries|Kiln Pottery|"
-    "Garnet Mines|Juniper Clinic|Stonegate Court|Heather Brewery|Compass Travel|Falcon Post|Maritime School|"
-    "Linden Conservatory|Amber Laboratory",
-)
-JOBS = _words(
-    "baker|botanist|cartographer|carpenter|clockmaker|composer|cooper|diver|draughtsman|engraver|farrier|fiddler|"
-    "gardener|geologist|glassblower|goldsmith|historian|illustrator|journalist|librarian|locksmith|mason|miller|nurse|"
-    "optician|painter|pharmacist|potter|printer|sailmaker|schoolteacher|sculptor|surveyor|tailor|translator|weaver",
-)
-DOMAINS = _words(
-    "birchmail.example skypost.example quickletter.example tealbox.example mailbarn.example postwren.example "
-    "inkwave.example netfern.example letterfox.example cloudpen.example hillmail.example papergull.example "
-    "swiftnote.example dovebox.example riverpost.example mailmoss.example greenquill.example starletter.example"
-)
-
-# Values that both sides always share.
-FIRST_NAMES = tuple(
-    a + b
-    for a in _words("Al Bel Cor Dar El Fen Gal Hal Jor Kel Lor Mar Ner Ol Per Ros Tam Ul")
-    for b in _words("an ena in is ika o us ela wyn")
-)
-ADJECTIVES = _words(
-    "Amber Ancient Bitter Black Bold Brass Bright Broken Copper Crimson Crooked Dancing Distant Drowsy Dusty Emerald "
-    "Endless Faithful Fallen Flying Frozen Gentle Gilded Golden Hidden Hollow Humble Idle Iron Ivory Jade "
-    "Laughing Lonely Lucky Merry Midnight Nimble Painted Patient Quiet Restless Rusty Scarlet Silent Sleepy Velvet "
-    "Wandering Wild"
-)
-NOUNS = _words(
-    "Acorn Anvil Badger Barrel Beetle Bell Candle Cedar Clover Comet Cricket Crown Drum Eagle Ember Feather Fiddle Fox "
-    "Gander Goblet Hammer Heron Kettle Lantern Lark Lily Magpie Mirror Needle Otter Owl Pebble Pelican Plough Raven "
-    "Robin Saddle Salmon Sparrow Spindle Star Swallow Thimble Thistle Trumpet Turtle Walnut Wren"
-)
-OTHER_SURNAMES = tuple(  # of persons who are an answer, never the subject of a document
-    a + b
-    for a in _words("Ash Brack Cold Dray Elder Frost Grim Hazel Long Rook Stan Whit")
-    for b in _words("brook combe field gate hurst lock mond ridge stone worth")
-)
-STREETS = _words("Alder Beech Chapel Dove Elm Fern Grove Hawthorn Ivy Juniper Kiln Laurel Mill Nettle Orchard Poplar")
-STREET_KINDS = _words("Avenue Court Crescent Drive Lane Road Street Terrace Walk Way")
-MONTHS = _words("January February March April May June July August September October November December")
-SEASONS = _words("spring summer autumn winter")
-WEATHERS = _words("bright cold foggy mild rainy snowy stormy windy")
-THINGS = _words(
-    "a basket of pears|a brass telescope|a box of letters|a jar of honey|a loaf of rye bread|a map of the coast|"
-    "a pair of red boots|a silver whistle|a sack of walnuts|a torn blue umbrella|a wooden flute|an empty birdcage",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plot:
-    """A passage in two parts and a question on it. In ``answer``, a pair is "Amber Heron", a person a full name."""
-
-    answer: str
-    input: str
-    output: str
-    question: str
-    told: tuple[str, str]  # the answer in other words
-
-
-STORIES = (
-    _Plot(
-        "{pair}",
-        "On a {weather} {season} evening {name}, {a_job} from {city}, bought an old ship for {n} coins and "
-        "named her the",
-        "{answer}. By dawn a crew of {m} had sailed her past {other}, singing and sharing {thing}.",
-        "What did {name} name the ship?",
-        ("The ship was named the {answer}.", "She was called {answer}."),
-    ),
-    _Plot(
-        "{pair}",
-        "{name}, {a_job} in {city}, had saved {n} coins for a shop. One {weather} {season} morning the sign read",
-        "The {answer}. The first customer, a stranger from {other}, asked for {thing} and stayed until noon.",
-        "What is the name of the shop that {name} opened?",
-        ("The shop is called The {answer}.", "The sign of the shop reads {answer}."),
-    ),
-    _Plot(
-        "{pair} Valley",
-        "In {city} nobody believed {name} when the {job} spoke of a hidden valley. One {weather} {season} day "
-        "{last} found",
-        "{answer}, where {n} stone houses stood empty and {thing} lay on every doorstep.",
-        "Which hidden valley did {name} find?",
-        ("The valley was {answer}.", "It was called {answer}."),
-    ),
-    _Plot(
-        "{pair} Inn",
-        "For {m} years {name} worked as {a_job} in {city}. Then, one {weather} {season} night, a letter came from the",
-        "{answer}, offering the keys, {thing} and a room with a view of {other}.",
-        "From which inn did {name} get a letter?",
-        ("The letter came from the {answer}.", "It was sent by the {answer}."),
-    ),
-    _Plot(
-        "{pair}",
-        "The {job} {name} entered the {season} race in {city} on a borrowed horse. It was {weather}; {m} riders "
-        "fell, but",
-        "{answer}, as the horse was called, crossed the line first and won {thing} for {last}.",
-        "What was the horse that {name} rode called?",
-        ("The horse was called {answer}.", "Its name was {answer}."),
-    ),
-)
-
-RECORDS = (  # input, output
-    (
-        "{name} was born on {date} in {city} and works as {a_job} at {employer}. The registry number of {last} is",
-        "{number}, the phone number is {phone}, the e-mail address is {mail} and the home address is {address}.",
-    ),
-    (
-        "{employer} lists {name}, {a_job} from {city} with the registry number {number}, as a member of staff. "
-        "{last} was born on",
-        "{date}, lives at {address}, answers the phone at {phone} and reads e-mail at {mail}.",
-    ),
-    (
-        "The {job} {name} from {city} has the phone number {phone} and the e-mail address {mail}. {employer} sends "
-        "the salary to",
-        "{address}, under the registry number {number}, with a card on every birthday since {date}.",
-    ),
-    (
-        "Since leaving {city}, the {job} {name}, born {date}, has lived at {address}. At {employer} {last} can be "
-        "reached by phone at",
-        "{phone} or by e-mail at {mail}; please quote the registry number {number} in every message.",
-    ),
-)
-
-ARTICLES = (
-    _Plot(
-        "{person}",
-        "{name} ({born}-{died}) was {a_job} from {city}, known for work at {employer}. In {year} {last} moved to "
-        "{other} to study under",
-        "{answer}, whose advice shaped the later works, and returned home {m} years later to open a school.",
-        "Who was the teacher of {name}?",
-        ("The teacher was {answer}.", "It was {answer} who taught {last}."),
-    ),
-    _Plot(
-        "{pair} Bridge",
-        "{name} ({born}-{died}) was {a_job} from {city} and a self-taught engineer. In {year}, paid by {employer}, "
-        "{last} designed the",
-        "{answer}, which took {m} years to build and still carries the main road to {other}.",
-        "Which bridge did {name} design?",
-        ("{last} designed the {answer}.", "The bridge was the {answer}."),
-    ),
-    _Plot(
-        "The {pair}",
-        "{name} ({born}-{died}) was a playwright and former {job} from {city}. With actors from {employer}, {last} "
-        "won praise in {year} for",
-        "{answer}, a comedy set in {other} that was written in {n} days and staged every {season}.",
-        "For which play did {name} win praise?",
-        ("The play was {answer}.", "{last} won praise for {answer}."),
-    ),
-    _Plot(
-        "{person}",
-        "{name} ({born}-{died}), by training {a_job}, was the director of {employer} in {city}. After {m} years, in "
-        "{year}, {last} was succeeded by",
-        "{answer}, a former pupil from {other}, who kept the house open during the difficult years.",
-        "Who succeeded {name} as director?",
-        ("The successor was {answer}.", "The office went to {answer}."),
-    ),
-    _Plot(
-        "{person}",
-        "{name} ({born}-{died}) was {a_job} who grew up in {city} and worked for {employer}. In {year} {last} "
-        "founded a learned society with",
-        "{answer}; it met every {season} in {other} and printed {n} volumes before it was dissolved.",
-        "With whom did {name} found a learned society?",
-        ("The other founder was {answer}.", "{last} founded it together with {answer}."),
-    ),
-)
 
 
 class _Maker:
@@ -273,13 +106,15 @@ class _Maker:
         """Like a UUID: 8-4-4-4-12 hexadecimal digits."""
         return "-".join("".join(self.pick("0123456789abcdef") for _ in range(n)) for n in (8, 4, 4, 4, 12))
 
-    def told(self, task: str, plots: Sequence[_Plot], key: str, side: Side) -> list[Row]:
+    def told(self, task: str, plots: Sequence[Plot], key: str, side: Side) -> list[Row]:
         """The passage and the question of a story or an article."""
         plot, fields = plots[self.number(0, len(plots))], self.entity(side)
 
         def draw() -> str:
             pair = f"{self.pick(ADJECTIVES)} {self.pick(NOUNS)}"
-            return plot.answer.format(pair=pair, person=f"{self.pick(FIRST_NAMES)} {self.pick(OTHER_SURNAMES)}")
+            return plot.answer.format(
+                pair=pair, person=f"{self.pick(FIRST_NAMES)} {self.pick(OTHER_SURNAMES)}"
+            )
 
         truth = self.fresh(f"{task} answer", draw)
         fields["answer"] = truth
@@ -388,7 +223,9 @@ def make(*, documents: int = 60, seed: int = 0, overlap: float = 0.5, holdout: i
     world.whole("synthetic.make: documents", documents, len(_TASKS))
     world.whole("synthetic.make: seed", seed, 0)
     if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= 1:
-        raise SpecError(f"synthetic.make: overlap is {overlap!r}; allowed is a number from 0 to 1; pass such a share.")
+        raise SpecError(
+            f"synthetic.make: overlap is {overlap!r}; allowed is a number from 0 to 1; pass such a share."
+        )
     holdout = 2 * documents if holdout is None else holdout
     world.whole("synthetic.make: holdout", holdout, 0)
     if (total := 2 * documents + holdout) > LARGEST:
@@ -404,5 +241,17 @@ def make(*, documents: int = 60, seed: int = 0, overlap: float = 0.5, holdout: i
         pool.sort(key=lambda _: maker.rng.random())
         for group, made in (("retain", retain), ("forget", pool[:kept]), ("holdout", pool[kept:])):
             groups[group] += [row for rows in made for row in rows]
-    facts = {"seed": seed, "documents": documents, "overlap": float(overlap), "holdout": holdout, "version": VERSION}
-    return Corpus("synthetic", {**{g: tuple(r) for g, r in groups.items()}, "world": world.rows(seed)}, facts)
+    facts = {
+        "seed": seed,
+        "documents": documents,
+        "overlap": float(overlap),
+        "holdout": holdout,
+        "version": VERSION,
+    }
+    whole: dict[Group, tuple[Row, ...]] = {
+        "forget": tuple(groups["forget"]),
+        "retain": tuple(groups["retain"]),
+        "holdout": tuple(groups["holdout"]),
+        "world": world.rows(seed),
+    }
+    return Corpus("synthetic", whole, facts)

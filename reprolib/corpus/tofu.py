@@ -1,8 +1,10 @@
-"""TOFU: 200 invented authors with 20 questions each (Maini et al. 2024, locuslab/TOFU on the Hugging Face hub), as a corpus.
+"""TOFU: 200 invented authors with 20 questions each (Maini et al. 2024, locuslab/TOFU on the Hugging Face
+hub), as a corpus.
 
-A document is an author: 20 consecutive rows of a file. All rows are questions; there are no passages to complete. Nothing of the
-release is shipped: a local folder or a hub id is given as an argument or in ``REPROLIB_DATA``. Editions for continual unlearning
-(rows with a ``task_id``) hold several requests to forget in one file; their first request is TOFU's own split, and only it is read.
+A document is an author: 20 consecutive rows of a file. All rows are questions; there are no passages to
+complete. Nothing of the release is shipped: a local folder or a hub id is given as an argument or in
+``REPROLIB_DATA``. Editions for continual unlearning (rows with a ``task_id``) hold several requests to forget
+in one file; their first request is TOFU's own split, and only it is read.
 """
 
 from __future__ import annotations
@@ -15,18 +17,24 @@ from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from reprolib.corpus.lume import _HUB, VARIABLE, _collect, _decode, _lines, _texts, _whole
+from reprolib.corpus.files import HUB_ID, VARIABLE, collect, decode, numbered_lines, texts_of, whole_number
 from reprolib.corpus.rows import Corpus, Group, Row
 from reprolib.errors import CorpusError, unknown
 
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 WORLD = {"real_authors_perturbed": "RealAuthors", "world_facts_perturbed": "WorldFacts"}  # file -> task
 QUESTIONS = 20  # of each author
+
 EXPECTED = (
-    "Expected are the files of locuslab/TOFU as JSON lines (forget10.json, forget10_perturbed.json, retain90.json, "
-    "retain_perturbed.json, real_authors_perturbed.json, world_facts_perturbed.json, ...), or a folder holding them as tofu/."
+    "Expected are the files of locuslab/TOFU as JSON lines (forget10.json, forget10_perturbed.json,"
+    " retain90.json, retain_perturbed.json, real_authors_perturbed.json, world_facts_perturbed.json, ...),"
+    " or a folder holding them as tofu/."
 )
-REMEDY = f"Give a local folder or a hub id (locuslab/TOFU) as the argument or in the environment variable {VARIABLE}. {EXPECTED}"
+
+REMEDY = (
+    "Give a local folder or a hub id (locuslab/TOFU) as the argument or in the environment variable"
+    f" {VARIABLE}. {EXPECTED}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +51,15 @@ class _Entry:
 def find(source: str | Path | None = None) -> Path:
     """The local folder with the files that ``source`` names.
 
-    ``source``: a folder, or one that holds it as ``tofu/``, or a hub id ``owner/name`` or ``owner/name@revision`` (a revision pins
-    the data). ``None`` takes the environment variable ``REPROLIB_DATA``. Raises :class:`CorpusError` if nothing is given, found or
-    reachable.
+    ``source``: a folder, or one that holds it as ``tofu/``, or a hub id ``owner/name`` or
+    ``owner/name@revision`` (a revision pins the data). ``None`` takes the environment variable
+    ``REPROLIB_DATA``. Raises :class:`CorpusError` if nothing is given, found or reachable.
     """
     given = source if source is not None else os.environ.get(VARIABLE)
     if not given:
         raise CorpusError(f"no TOFU data: no source was given and {VARIABLE} is not set. {REMEDY}")
     folder = Path(given).expanduser()
-    hub = _HUB.fullmatch(given) if isinstance(given, str) else None
+    hub = HUB_ID.fullmatch(given) if isinstance(given, str) else None
     if not folder.is_dir():
         if folder.exists() or hub is None:
             raise CorpusError(f"{str(given)!r} is neither a folder nor a hub id (owner/name). {REMEDY}")
@@ -63,11 +71,12 @@ def find(source: str | Path | None = None) -> Path:
 
 
 def read_authors(path: str | Path) -> tuple[Row, ...]:
-    """The rows of a file of authors, 20 questions each; with ``paraphrases`` and ``perturbed`` if it is a ``*_perturbed`` file.
+    """The rows of a file of authors, 20 questions each; with ``paraphrases`` and ``perturbed`` if it is a
+    ``*_perturbed`` file.
 
     ``Row.document`` is a hash of an author's questions, so that an author has the same key in every file.
-    Raises :class:`CorpusError` that names the file, the first bad line, what is wrong and what to do, and if the rows do not make
-    whole authors.
+    Raises :class:`CorpusError` that names the file, the first bad line, what is wrong and what to do, and if
+    the rows do not make whole authors.
     """
     path = Path(path)
     entries = _entries(path)
@@ -85,11 +94,14 @@ def read_authors(path: str | Path) -> tuple[Row, ...]:
 
 
 def read_world(path: str | Path, task: str) -> tuple[Row, ...]:
-    """The rows of ``real_authors_perturbed.json`` or ``world_facts_perturbed.json``, each a document of its own.
+    """The rows of ``real_authors_perturbed.json`` or ``world_facts_perturbed.json``, each a document of its
+    own.
 
     ``perturbed`` are the wrong options. Raises :class:`CorpusError` as `read_authors` does.
     """
-    return tuple(_row(e, f"{task}-{n:03d}", 0, task) for n, e in enumerate(_entries(Path(path), options=True)))
+    return tuple(
+        _row(e, f"{task}-{n:03d}", 0, task) for n, e in enumerate(_entries(Path(path), options=True))
+    )
 
 
 def load(
@@ -102,17 +114,19 @@ def load(
 ) -> Corpus:
     """The corpus of one of TOFU's splits.
 
-    ``source``: see :func:`find`. ``forget``: forget01, forget05 or forget10 (2, 10, 20 authors); retain is its complement among the
-    200, read from retain99, retain95 or retain90, or put together from retain90 and forget10 where that file is not there. World
-    is Real Authors and World Facts in turn, with their wrong options. Forget rows have a paraphrased and five false answers, as
-    have retain rows of 20 authors (``retain_perturbed``).
+    ``source``: see :func:`find`. ``forget``: forget01, forget05 or forget10 (2, 10, 20 authors); retain is
+    its complement among the 200, read from retain99, retain95 or retain90, or put together from retain90 and
+    forget10 where that file is not there. World is Real Authors and World Facts in turn, with their wrong
+    options. Forget rows have a paraphrased and five false answers, as have retain rows of 20 authors
+    (``retain_perturbed``).
 
-    ``authors`` draws so many forget authors and as many retain authors, those with false answers first (``None``: all); a smaller
-    draw of a seed is part of a larger one. ``holdout`` authors are taken from what such a draw leaves, forget authors first;
-    ``None`` takes the forget authors that are left. A model that is trained on this corpus never sees them, but a published TOFU
-    model has seen all 200. With ``authors=None`` nothing is left: holdout is then that of the release (``holdout10.json``, which
-    open-unlearning added later; its authors need not be distributed as the forget authors are, so compare an attack with the
-    twin, not with 0.5), or empty if there is no such file.
+    ``authors`` draws so many forget authors and as many retain authors, those with false answers first
+    (``None``: all); a smaller draw of a seed is part of a larger one. ``holdout`` authors are taken from what
+    such a draw leaves, forget authors first; ``None`` takes the forget authors that are left. A model that is
+    trained on this corpus never sees them, but a published TOFU model has seen all 200. With ``authors=None``
+    nothing is left: holdout is then that of the release (``holdout10.json``, which open-unlearning added
+    later; its authors need not be distributed as the forget authors are, so compare an attack with the twin,
+    not with 0.5), or empty if there is no such file.
 
     Raises :class:`CorpusError` for an unknown split, a missing or bad file, or more authors than there are.
     """
@@ -120,10 +134,12 @@ def load(
         raise CorpusError(unknown("forget split of TOFU", forget, SPLITS))
     for name, value, least in (("authors", authors, 1), ("holdout", holdout, 0)):
         if value is not None:
-            _whole(name, value, least)
-    _whole("seed", seed, 0)
+            whole_number(name, value, least)
+    whole_number("seed", seed, 0)
     folder = find(source)
-    out = _with_answers(read_authors(_file(folder, forget)), read_authors(_file(folder, f"{forget}_perturbed")))
+    out = _with_answers(
+        read_authors(_file(folder, forget)), read_authors(_file(folder, f"{forget}_perturbed"))
+    )
     kept = _with_answers(_retain(folder, forget), read_authors(_file(folder, "retain_perturbed")))
     sides = {"forget": _by_author(out), "retain": _by_author(kept)}
     if authors is None:
@@ -134,16 +150,24 @@ def load(
         spare = {}
         for side, found in sides.items():
             if authors > len(found):
-                raise CorpusError(f"{authors} {side} authors of {forget} asked for, but there are {len(found)}; ask for fewer.")
+                raise CorpusError(
+                    f"{authors} {side} authors of {forget} asked for, but there are {len(found)}; ask for"
+                    " fewer."
+                )
             drawn = sorted(found)
             random.Random(seed).shuffle(drawn)
-            drawn.sort(key=lambda k, found=found: not any(r.perturbed for r in found[k]))
+            plain = {k for k, rows in found.items() if not any(r.perturbed for r in rows)}
+            drawn.sort(key=plain.__contains__)  # last
             spare |= {key: found[key] for key in drawn[authors:]}
             sides[side] = {key: found[key] for key in drawn[:authors]}
         wanted = len(_by_author(out)) - authors if holdout is None else holdout
     if wanted > len(spare):
-        where = "the release's holdout file" if authors is None else f"what a draw of {authors} authors leaves"
-        raise CorpusError(f"{wanted} holdout authors asked for, but {where} has {len(spare)}; lower holdout or authors.")
+        where = (
+            "the release's holdout file" if authors is None else f"what a draw of {authors} authors leaves"
+        )
+        raise CorpusError(
+            f"{wanted} holdout authors asked for, but {where} has {len(spare)}; lower holdout or authors."
+        )
     world = [read_world(_file(folder, name), task) for name, task in WORLD.items()]
     groups: dict[Group, tuple[Row, ...]] = {
         "forget": tuple(chain(*sides["forget"].values())),
@@ -168,7 +192,9 @@ def _with_answers(rows: tuple[Row, ...], others: Iterable[Row]) -> tuple[Row, ..
     """The rows, with the paraphrased and false answers that ``others`` have for the same questions."""
     found = {(r.input, r.output): r for r in others}
     twins = [found.get((r.input, r.output), r) for r in rows]
-    return tuple(replace(r, paraphrases=t.paraphrases, perturbed=t.perturbed) for r, t in zip(rows, twins, strict=True))
+    return tuple(
+        replace(r, paraphrases=t.paraphrases, perturbed=t.perturbed) for r, t in zip(rows, twins, strict=True)
+    )
 
 
 def _by_author(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -187,29 +213,42 @@ def _file(folder: Path, name: str) -> Path:
 
 def _row(entry: _Entry, document: str, number: int, task: str) -> Row:
     return Row(
-        id=f"{document}qa{number}", document=document, task=task, kind="qa", input=entry.question, output=entry.answer,
-        paraphrases=entry.paraphrases, perturbed=entry.perturbed,
-    )  # fmt: skip
+        id=f"{document}qa{number}",
+        document=document,
+        task=task,
+        kind="qa",
+        input=entry.question,
+        output=entry.answer,
+        paraphrases=entry.paraphrases,
+        perturbed=entry.perturbed,
+    )
 
 
 def _entries(path: Path, options: bool = False) -> list[_Entry]:
-    """The lines of a file. Those with ``options`` (world) have false answers, ``*_perturbed`` ones a paraphrase as well."""
+    """The lines of a file. Those with ``options`` (world) have false answers, ``*_perturbed`` ones a
+    paraphrase as well.
+    """
     paraphrased = not options and path.stem.endswith("_perturbed")
 
     def build(number: int, raw: bytes) -> _Entry:
-        record = _decode(raw)
+        record = decode(raw)
         names = ("question", "answer", *(("paraphrased_answer",) if paraphrased else ()))
-        question, answer, *paraphrases = (text.strip() for text in _texts(record, names))
+        question, answer, *paraphrases = (text.strip() for text in texts_of(record, names))
         assert isinstance(record, dict)  # _texts has made sure
         perturbed: tuple[str, ...] = ()
         if options or paraphrased:
             false = record.get("perturbed_answer")
             if not isinstance(false, list) or not false:
-                raise CorpusError("field perturbed_answer must be a list of false answers; fetch the file again from the release.")
-            perturbed = tuple(_texts({"perturbed_answer": f}, ("perturbed_answer",))[0].strip() for f in false)
+                raise CorpusError(
+                    "field perturbed_answer must be a list of false answers; fetch the file again from the"
+                    " release."
+                )
+            perturbed = tuple(
+                texts_of({"perturbed_answer": f}, ("perturbed_answer",))[0].strip() for f in false
+            )
         return _Entry(record.get("task_id"), question, answer, tuple(paraphrases), perturbed)
 
-    entries = _collect(path, "line", _lines(path), build)
+    entries = collect(path, "line", numbered_lines(path), build)
     return [e for e in entries if e.request == entries[0].request]
 
 
@@ -217,10 +256,12 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.json"]))
+        return Path(
+            snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.json"])
+        )
     except Exception as error:  # the hub client raises errors of several libraries; all mean: not to be had
         at = f" at revision {revision!r}" if revision else ""
         raise CorpusError(
-            f"{name!r} is no local folder, and the data set{at} could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}: {error}); it may be gated or there is no network. {REMEDY}"
+            f"{name!r} is no local folder, and the data set{at} could not be fetched from the Hugging Face"
+            f" hub ({type(error).__name__}: {error}); it may be gated or there is no network. {REMEDY}"
         ) from error

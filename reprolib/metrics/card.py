@@ -15,7 +15,9 @@ class Card:
     unit: str  # "share", "nats/token", "AUC", "score"
     low: float | None  # smallest possible value, None if unbounded
     high: float | None  # largest possible value, None if unbounded
-    better: Literal["higher", "lower", "twin", "neither"]  # "twin": good is what the retrained model has; "neither": an effect size
+    better: Literal[
+        "higher", "lower", "twin", "neither"
+    ]  # "twin": good is what the retrained model has; "neither": an effect size
     source: str  # paper or official script
     trap: str  # what misleads a reader most easily
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from reprolib.errors import unknown
 from reprolib.metrics.card import Card
-from reprolib.metrics.statistics import MetricError
+from reprolib.metrics.checks import MetricError
 
 _COMPATS = ("open-unlearning",)
 
@@ -28,7 +28,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source="Tirumala et al. 2022; open-unlearning (Dorna et al. 2025)",
-            trap="Common words are predicted by any model, so an unlearned model is not at 0: compare with the twin.",
+            trap=(
+                "Common words are predicted by any model, so an unlearned model is not at 0: compare with"
+                " the twin."
+            ),
         ),
         Card(
             name="extraction_strength",
@@ -38,7 +41,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source="Carlini et al. 2021; open-unlearning (Dorna et al. 2025), its floor of 1/T mended",
-            trap="Only the end of an answer counts: one wrong last token gives 0. open-unlearning reports 1/T there.",
+            trap=(
+                "Only the end of an answer counts: one wrong last token gives 0. open-unlearning reports"
+                " 1/T there."
+            ),
         ),
     )
 }
@@ -53,10 +59,13 @@ def _matches(predictions: Any, labels: Any, drop_last: bool) -> np.ndarray:
         )
     for name, array in (("predictions", p), ("labels", y)):
         if array.size and not np.issubdtype(array.dtype, np.integer):
-            raise MetricError(f"{name} are {array.dtype}; allowed: integer token ids. Take the argmax of the logits.")
+            raise MetricError(
+                f"{name} are {array.dtype}; allowed: integer token ids. Take the argmax of the logits."
+            )
     if y.size and y.min() < 0:
         raise MetricError(
-            f"labels hold {int(y.min())}; allowed: token ids of 0 or more. Remove masked positions (-100) first."
+            f"labels hold {int(y.min())}; allowed: token ids of 0 or more. Remove masked positions (-100)"
+            " first."
         )
     if drop_last:
         p, y = p[:-1], y[:-1]

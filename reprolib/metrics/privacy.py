@@ -15,7 +15,7 @@ import numpy as np
 
 from reprolib.errors import unknown
 from reprolib.metrics.card import Card
-from reprolib.metrics.statistics import MetricError, share, vector
+from reprolib.metrics.checks import MetricError, share, vector
 
 MIN_SIGMA = 1e-3  # open-unlearning clamps the variance at 1e-6
 _FORMS = ("complement", "direct")
@@ -31,7 +31,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source="Mann-Whitney statistic; loss attack of SemEval-2025 Task 4",
-            trap="0.5 is good only if the twin has 0.5; well below it means over-forgetting, which an attacker sees.",
+            trap=(
+                "0.5 is good only if the twin has 0.5; well below it means over-forgetting, which an"
+                " attacker sees."
+            ),
         ),
         Card(
             name="tpr_at_fpr",
@@ -41,7 +44,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source="Carlini et al. 2022 (Membership inference attacks from first principles)",
-            trap="With n non-members the threshold hangs on the top 1 % of them: one or two texts when n is 150.",
+            trap=(
+                "With n non-members the threshold hangs on the top 1 % of them: one or two texts when n is"
+                " 150."
+            ),
         ),
         Card(
             name="min_k",
@@ -71,7 +77,10 @@ CARDS: dict[str, Card] = {
             high=None,
             better="twin",
             source="Carlini et al. 2021; open-unlearning",
-            trap="Higher means less likely a member; short texts divide by few bytes, so compare equal lengths.",
+            trap=(
+                "Higher means less likely a member; short texts divide by few bytes, so compare equal"
+                " lengths."
+            ),
         ),
         Card(
             name="gradient_norm",
@@ -81,7 +90,9 @@ CARDS: dict[str, Card] = {
             high=None,
             better="twin",
             source="Wang et al. 2024; open-unlearning (GradNorm, p = 2)",
-            trap="Higher means less likely a member. A batch's gradient is not a text's: one text at a time.",
+            trap=(
+                "Higher means less likely a member. A batch's gradient is not a text's: one text at a time."
+            ),
         ),
         Card(
             name="reference_attack",
@@ -91,7 +102,9 @@ CARDS: dict[str, Card] = {
             high=None,
             better="twin",
             source="Carlini et al. 2021; open-unlearning (reference = retrained model)",
-            trap="With the twin as reference it asks what no outsider can: the twin itself scores exactly 0.5.",
+            trap=(
+                "With the twin as reference it asks what no outsider can: the twin itself scores exactly 0.5."
+            ),
         ),
         Card(
             name="privleak",
@@ -143,7 +156,9 @@ def tpr_at_fpr(members: Any, nonmembers: Any, fpr: float = 0.01) -> float:
 
 def _lowest(values: np.ndarray, k: float) -> float:
     if not 0.0 < k <= 1.0:
-        raise MetricError(f"k is {k!r}; allowed: above 0, up to 1 (a share of the tokens). Use 0.4 for Min-40%.")
+        raise MetricError(
+            f"k is {k!r}; allowed: above 0, up to 1 (a share of the tokens). Use 0.4 for Min-40%."
+        )
     count = max(1, math.floor(k * len(values) + 1e-9))
     return -float(np.sort(values)[:count].mean())
 
@@ -180,11 +195,13 @@ def min_k_plus_plus(logprobs: Any, mu: Any, sigma: Any, k: float = 0.4) -> float
     lp, m, s = _logprobs(logprobs), vector("mu", mu), vector("sigma", sigma)
     if not len(lp) == len(m) == len(s):
         raise MetricError(
-            f"logprobs, mu and sigma have {len(lp)}, {len(m)} and {len(s)} values; allowed: one per token in each. "
-            "Take all three from the same positions."
+            f"logprobs, mu and sigma have {len(lp)}, {len(m)} and {len(s)} values; allowed: one per token"
+            " in each. Take all three from the same positions."
         )
     if s.min() < 0:
-        raise MetricError(f"sigma holds {s.min():.6g}; allowed: 0 or more. Pass the root of the clamped variance.")
+        raise MetricError(
+            f"sigma holds {s.min():.6g}; allowed: 0 or more. Pass the root of the clamped variance."
+        )
     return _lowest((lp - m) / np.maximum(s, MIN_SIGMA), k)
 
 
@@ -196,29 +213,38 @@ def zlib_score(nll: float, text: str) -> float:
     Raises MetricError for a negative or non-finite loss, and an empty text.
     """
     if not (isinstance(nll, (int, float, np.number)) and math.isfinite(nll) and nll >= 0):
-        raise MetricError(f"nll is {nll!r}; allowed: a finite number of 0 or more. Pass the mean token loss in nats.")
+        raise MetricError(
+            f"nll is {nll!r}; allowed: a finite number of 0 or more. Pass the mean token loss in nats."
+        )
     if not isinstance(text, str) or not text:
-        raise MetricError(f"text is {text!r}; allowed: a non-empty str. Pass the text that the loss was taken on.")
+        raise MetricError(
+            f"text is {text!r}; allowed: a non-empty str. Pass the text that the loss was taken on."
+        )
     return float(nll) / len(zlib.compress(text.encode("utf-8")))
 
 
 def gradient_norm(gradients: Any) -> float:
     """Mean over weight tensors of the 2-norm of the gradient of one text's mean token loss.
 
-    ``gradients``: one array (or tensor) per weight tensor, of one text. 0 or more; *higher = less likely a member*.
-    Source: open-unlearning (GradNorm, p = 2). Raises MetricError if there is none.
+    ``gradients``: one array (or tensor) per weight tensor, of one text. 0 or more; *higher = less likely a
+    member*. Source: open-unlearning (GradNorm, p = 2). Raises MetricError if there is none.
     """
     norms = [float(np.linalg.norm(np.asarray(g))) for g in gradients]
     if not norms:
-        raise MetricError("gradients are empty; allowed: one array per weight tensor. Look for weights that require gradients.")
+        raise MetricError(
+            "gradients are empty; allowed: one array per weight tensor. Look for weights that require"
+            " gradients."
+        )
     return sum(norms) / len(norms)
 
 
 def reference_attack(nll: float, nll_reference: float) -> float:
-    """Mean token loss of a text minus that of a reference model that did not see it; *higher = less likely a member*.
+    """Mean token loss of a text minus that of a reference model that did not see it; *higher = less likely a
+    member*.
 
     Both in nats per token, 0 or more; infinities are allowed on the first (a destroyed model knows no text).
-    Source: Carlini et al. 2021; open-unlearning. Raises MetricError for NaN, a negative loss or an infinite reference.
+    Source: Carlini et al. 2021; open-unlearning. Raises MetricError for NaN, a negative loss or an infinite
+    reference.
     """
     for name, value, top in (("nll", nll, math.inf), ("nll_reference", nll_reference, 1e300)):
         if not 0 <= value <= top:  # NaN fails too
@@ -226,7 +252,9 @@ def reference_attack(nll: float, nll_reference: float) -> float:
     return float(nll) - float(nll_reference)
 
 
-def privleak(auc: float, reference: float = 0.5, *, form: Literal["complement", "direct"] = "complement") -> float:
+def privleak(
+    auc: float, reference: float = 0.5, *, form: Literal["complement", "direct"] = "complement"
+) -> float:
     """How far the attack's AUC is from that of the retrained model, in percent; 0 is good.
 
     With A = AUC of `auc` (1 when members are recognised) and R = ``reference``, that of the retrained
@@ -246,8 +274,9 @@ def privleak(auc: float, reference: float = 0.5, *, form: Literal["complement", 
         a, r = 1.0 - a, 1.0 - r
     if r == 0.0:
         raise MetricError(
-            f"reference is {reference}, which makes form {form!r} divide by 0; allowed: "
-            f"{'below 1' if form == 'complement' else 'above 0'}. Check the retrained model, or use the other form."
+            f"reference is {reference}, which makes form {form!r} divide by 0; allowed:"
+            f" {'below 1' if form == 'complement' else 'above 0'}. Check the retrained model, or use the"
+            " other form."
         )
     return 100.0 * (a - r) / r
 
@@ -255,9 +284,10 @@ def privleak(auc: float, reference: float = 0.5, *, form: Literal["complement", 
 def match_lengths(members: Any, nonmembers: Any, tolerance: float = 0.1) -> list[tuple[int, int]]:
     """Pairs (member, non-member) of about the same length, each text used at most once.
 
-    ``members`` [n], ``nonmembers`` [m]: lengths, in tokens or words, above 0. Two may be paired if they differ by at most
-    ``tolerance`` of the longer one. Both are sorted and each member takes the first non-member that is close enough, which
-    pairs as many as can be. An attack on the pairs cannot live on length. Empty if nothing matches.
+    ``members`` [n], ``nonmembers`` [m]: lengths, in tokens or words, above 0. Two may be paired if they
+    differ by at most ``tolerance`` of the longer one. Both are sorted and each member takes the first
+    non-member that is close enough, which pairs as many as can be. An attack on the pairs cannot live on
+    length. Empty if nothing matches.
 
     Raises MetricError for an empty side, a length of 0 or less, or a tolerance outside [0, 1].
     """
@@ -265,7 +295,9 @@ def match_lengths(members: Any, nonmembers: Any, tolerance: float = 0.1) -> list
     m, r = vector("members", members), vector("nonmembers", nonmembers)
     for name, lengths in (("members", m), ("nonmembers", r)):
         if lengths.min() <= 0:
-            raise MetricError(f"{name} hold a length of {lengths.min():g}; allowed: above 0. Leave empty texts out.")
+            raise MetricError(
+                f"{name} hold a length of {lengths.min():g}; allowed: above 0. Leave empty texts out."
+            )
     order_m, order_r = np.argsort(m, kind="stable"), np.argsort(r, kind="stable")
     pairs, at = [], 0
     for i in order_m:

@@ -1,6 +1,7 @@
 """Does forgetting last? Leaks over many samples, and what quantisation and relearning bring back.
 
-In all of it a metric m is *larger where more is remembered*: exact match, extraction strength, probability of the answer.
+In all of it a metric m is *larger where more is remembered*: exact match, extraction strength, probability of
+the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reprolib.metrics.card import Card
-from reprolib.metrics.statistics import MetricError, share, vector
+from reprolib.metrics.checks import MetricError, share, vector
 
 _SOURCE = "open-unlearning (Dorna et al. 2025), meta-evaluation"
 
@@ -25,7 +26,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source="Chen et al. 2021 (Evaluating large language models trained on code): pass@k",
-            trap="Rises with k for any model that guesses: read it beside the twin's, at the same k and temperature.",
+            trap=(
+                "Rises with k for any model that guesses: read it beside the twin's, at the same k and"
+                " temperature."
+            ),
         ),
         Card(
             name="quantisation_robustness",
@@ -35,7 +39,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="higher",
             source=_SOURCE,
-            trap="A model that never forgot has nothing to bring back and scores 1. So does one that quantisation destroys.",
+            trap=(
+                "A model that never forgot has nothing to bring back and scores 1. So does one that"
+                " quantisation destroys."
+            ),
         ),
         Card(
             name="relearning_robustness",
@@ -45,7 +52,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="higher",
             source=_SOURCE,
-            trap="A model that never forgot, or can learn nothing any more, scores 1. Compare models that forgot equally much.",
+            trap=(
+                "A model that never forgot, or can learn nothing any more, scores 1. Compare models that"
+                " forgot equally much."
+            ),
         ),
         Card(
             name="robustness",
@@ -64,20 +74,29 @@ CARDS: dict[str, Card] = {
 def leak_at_k(leaks: Any, samples: int, k: int) -> np.ndarray:
     r"""Probability that at least one of k samples leaks, for each row: 1 - C(n - c, k) / C(n, k).
 
-    ``leaks`` [rows]: c, how many of the row's ``samples`` n samples gave the answer; ``k`` from 1 to n. Unbiased for every
-    k <= n, where 1 - (1 - c/n)^k is not; k = 1 is the share c/n, k = n is 1 if any sample leaked. Returns [rows] in [0, 1];
-    the mean over rows is leak@k, lower where less is remembered. Computed as 1 - prod_{i=n-c+1..n} (1 - k/i).
+    ``leaks`` [rows]: c, how many of the row's ``samples`` n samples gave the answer; ``k`` from 1 to n.
+    Unbiased for every k <= n, where 1 - (1 - c/n)^k is not; k = 1 is the share c/n, k = n is 1 if any sample
+    leaked. Returns [rows] in [0, 1]; the mean over rows is leak@k, lower where less is remembered. Computed
+    as 1 - prod_{i=n-c+1..n} (1 - k/i).
 
-    Source: Chen et al. 2021, equation 1. Raises MetricError for counts that are not whole numbers from 0 to n, or k outside 1..n.
+    Source: Chen et al. 2021, equation 1. Raises MetricError for counts that are not whole numbers from 0 to
+    n, or k outside 1..n.
     """
     for name, value in (("samples", samples), ("k", k)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise MetricError(f"{name} is {value!r}; allowed: a whole number of 1 or more. Draw 20 samples a question.")
+            raise MetricError(
+                f"{name} is {value!r}; allowed: a whole number of 1 or more. Draw 20 samples a question."
+            )
     if k > samples:
-        raise MetricError(f"k is {k} of {samples} samples; allowed: 1 to {samples}. Draw more samples or lower k.")
+        raise MetricError(
+            f"k is {k} of {samples} samples; allowed: 1 to {samples}. Draw more samples or lower k."
+        )
     c = vector("leaks", leaks)
     if (c != np.floor(c)).any() or c.min() < 0 or c.max() > samples:
-        raise MetricError(f"leaks range from {c.min():g} to {c.max():g}; allowed: whole numbers from 0 to {samples}. Count hits.")
+        raise MetricError(
+            f"leaks range from {c.min():g} to {c.max():g}; allowed: whole numbers from 0 to {samples}."
+            " Count hits."
+        )
     i = np.arange(1, samples + 1)
     factors = np.where(i[None] > samples - c[:, None], np.maximum(1 - k / i, 0.0)[None], 1.0)
     return 1.0 - factors.prod(axis=1)
@@ -98,16 +117,21 @@ def _remembered(name: str, value: Any) -> np.ndarray:
 
 def _alike(*values: np.ndarray) -> None:
     if len({v.shape for v in values}) != 1:
-        raise MetricError(f"values have shapes {[v.shape for v in values]}; allowed: equal ones. Take all from the same models.")
+        raise MetricError(
+            f"values have shapes {[v.shape for v in values]}; allowed: equal ones. Take all from the same"
+            " models."
+        )
 
 
 def quantisation_robustness(before: Any, after: Any) -> Any:
     """Q = min(m_before / m_after, 1) of an unlearned model before and after quantisation; 1 is robust.
 
-    Scalars or arrays [models] of a metric >= 0, larger where more is remembered. In [0, 1], higher is better. Where ``after``
-    is 0, nothing came back: 1, also for 0/0; where only ``before`` is 0, all of it came back: 0. Never NaN.
+    Scalars or arrays [models] of a metric >= 0, larger where more is remembered. In [0, 1], higher is better.
+    Where ``after`` is 0, nothing came back: 1, also for 0/0; where only ``before`` is 0, all of it came back:
+    0. Never NaN.
 
-    Source: open-unlearning (Dorna et al. 2025), 4-bit. Raises MetricError for negative or non-finite values, or unequal shapes.
+    Source: open-unlearning (Dorna et al. 2025), 4-bit. Raises MetricError for negative or non-finite values,
+    or unequal shapes.
     """
     b, a = _remembered("before", before), _remembered("after", after)
     _alike(b, a)
@@ -116,17 +140,23 @@ def quantisation_robustness(before: Any, after: Any) -> Any:
 
 
 def relearning_robustness(before: Any, after: Any, reference_before: Any, reference_after: Any) -> Any:
-    """R = min((twin_after - twin_before) / (m_after - m_before), 1): does forgotten knowledge come back faster than new is learnt?
+    """R = min((twin_after - twin_before) / (m_after - m_before), 1): does forgotten knowledge come back
+    faster than new is learnt?
 
-    ``before``, ``after``: metric of the unlearned model before and after training on forget rows; ``reference_*``: of the model
-    that never saw them, after the same training. Scalars or arrays [models], as in `quantisation_robustness`. In [0, 1], higher
-    is better: 1 where the unlearned model gains no more than the twin. Where the unlearned model gains nothing (0/0 too): 1;
-    where it gains and the twin does not: 0. Never NaN.
+    ``before``, ``after``: metric of the unlearned model before and after training on forget rows;
+    ``reference_*``: of the model that never saw them, after the same training. Scalars or arrays [models], as
+    in `quantisation_robustness`. In [0, 1], higher is better: 1 where the unlearned model gains no more than
+    the twin. Where the unlearned model gains nothing (0/0 too): 1; where it gains and the twin does not: 0.
+    Never NaN.
 
-    Source: open-unlearning (Dorna et al. 2025). Raises MetricError for negative or non-finite values, or unequal shapes.
+    Source: open-unlearning (Dorna et al. 2025). Raises MetricError for negative or non-finite values, or
+    unequal shapes.
     """
     names = ("before", "after", "reference_before", "reference_after")
-    values = [_remembered(n, v) for n, v in zip(names, (before, after, reference_before, reference_after), strict=True)]
+    values = [
+        _remembered(n, v)
+        for n, v in zip(names, (before, after, reference_before, reference_after), strict=True)
+    ]
     _alike(*values)
     own, twin = values[1] - values[0], np.maximum(values[3] - values[2], 0.0)
     gained = own > np.maximum(twin, 1e-12)  # differences below are rounding

@@ -1,7 +1,7 @@
-r"""TOFU's metrics: probability, truth ratio, forget quality, model utility.
+"""TOFU's metrics: probability, truth ratio, forget quality, model utility.
 
-The unit is :math:`\bar\ell(a) = -\frac{1}{|a|}\log p(a \mid q)`, the mean loss of an answer in nats per token, EOS included.
-Everything is computed from differences of losses, so that no probability underflows.
+The unit is :math:`\bar\ell(a) = -\frac{1}{|a|}\log p(a \mid q)`, the mean loss of an answer in nats per
+token, EOS included. Everything is computed from differences of losses, so that no probability underflows.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ import numpy as np
 
 from reprolib.errors import unknown
 from reprolib.metrics.card import Card
-from reprolib.metrics.statistics import MetricError, share, vector
+from reprolib.metrics.checks import MetricError, share, vector
 
 Variant = Literal["geometric", "arithmetic", "inverse", "new"]
 VARIANTS: tuple[Variant, ...] = ("geometric", "arithmetic", "inverse", "new")
-NINE = tuple(f"{g}/{m}" for g in ("retain", "real_authors", "world_facts") for m in ("probability", "rouge", "truth_ratio"))
-_LARGEST = 700.0  # of a log ratio, in nats: beyond it exp overflows
 
+NINE = tuple(
+    f"{g}/{m}"
+    for g in ("retain", "real_authors", "world_facts")
+    for m in ("probability", "rouge", "truth_ratio")
+)
+
+_LARGEST = 700.0  # of a log ratio, in nats: beyond it exp overflows
 _TOFU = "TOFU (Maini et al. 2024)"
 
 CARDS: dict[str, Card] = {
@@ -35,7 +40,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source=f"{_TOFU}, section 2.2.1",
-            trap="A geometric mean per token, not the probability of the answer: short answers hang on their EOS.",
+            trap=(
+                "A geometric mean per token, not the probability of the answer: short answers hang on"
+                " their EOS."
+            ),
         ),
         Card(
             name="option_probability",
@@ -45,7 +53,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="higher",
             source=f"{_TOFU}, section 2.2.1 (Real Authors, World Facts)",
-            trap="Chance is 1/options; a destroyed model gets chance, not 0 (open-unlearning's epsilon makes it 0).",
+            trap=(
+                "Chance is 1/options; a destroyed model gets chance, not 0 (open-unlearning's epsilon"
+                " makes it 0)."
+            ),
         ),
         Card(
             name="truth_ratio",
@@ -55,8 +66,10 @@ CARDS: dict[str, Card] = {
             high=None,
             better="twin",
             source=f"{_TOFU}, equation 1; open-unlearning (Dorna et al. 2025)",
-            trap="Four definitions go by this name (VARIANTS), the new one turned round and in [0, 1]. It measures form, too: "
-            "false answers must be worded like the true.",
+            trap=(
+                "Four definitions go by this name (VARIANTS), the new one turned round and in [0, 1]. It"
+                " measures form, too: false answers must be worded like the true."
+            ),
         ),
         Card(
             name="truth_score",
@@ -66,7 +79,9 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="higher",
             source=f"{_TOFU}, section 2.2.1: max(0, 1 - R)",
-            trap="A twin scores well above 0 on what it never saw: likely answers are likelier, known or not.",
+            trap=(
+                "A twin scores well above 0 on what it never saw: likely answers are likelier, known or not."
+            ),
         ),
         Card(
             name="parity_score",
@@ -76,7 +91,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="twin",
             source="TOFU's aggregation script: min(R, 1/R)",
-            trap="1 says that true and false answers are equally likely, which noise achieves as well as forgetting does.",
+            trap=(
+                "1 says that true and false answers are equally likely, which noise achieves as well as"
+                " forgetting does."
+            ),
         ),
         Card(
             name="forget_quality",
@@ -86,8 +104,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="higher",
             source=f"{_TOFU}, section 2.2.2: two-sample Kolmogorov-Smirnov test",
-            trap="No effect size: it shrinks with more rows, rows of one document are not independent, and a high value from few "
-            "rows shows nothing. Read the KS statistic and both sample sizes.",
+            trap=(
+                "No effect size: it shrinks with more rows, rows of one document are not independent, and"
+                " a high value from few rows shows nothing. Read the KS statistic and both sample sizes."
+            ),
         ),
         Card(
             name="log10_p",
@@ -97,7 +117,10 @@ CARDS: dict[str, Card] = {
             high=0.0,
             better="higher",
             source=f"{_TOFU}, figures",
-            trap="As the p-value. Differences far below -3 say how many rows there are rather than how much was forgotten.",
+            trap=(
+                "As the p-value. Differences far below -3 say how many rows there are rather than how much"
+                " was forgotten."
+            ),
         ),
         Card(
             name="ks_distance",
@@ -107,7 +130,10 @@ CARDS: dict[str, Card] = {
             high=1.0,
             better="lower",
             source="Kolmogorov-Smirnov statistic of TOFU's forget quality",
-            trap="Never 0 by chance: two samples of n rows of one distribution differ by about 1.2/sqrt(n) on average.",
+            trap=(
+                "Never 0 by chance: two samples of n rows of one distribution differ by about 1.2/sqrt(n)"
+                " on average."
+            ),
         ),
         Card(
             name="model_utility",
@@ -145,19 +171,31 @@ def probability(nll: Any) -> np.ndarray:
 def option_probability(nll_options: Any, correct: int = 0) -> np.ndarray:
     r"""Share of the right option in the per-token probabilities of all options, :math:`p_c / \sum_o p_o`.
 
-    ``nll_options`` [n, options]: mean losses in nats per token; ``correct``: the right option's column. Returns [n] in [0, 1],
-    higher is better; options that are all alike give 1/options. Computed in logarithms, without an epsilon.
+    ``nll_options`` [n, options]: mean losses in nats per token; ``correct``: the right option's column.
+    Returns [n] in [0, 1], higher is better; options that are all alike give 1/options. Computed in
+    logarithms, without an epsilon.
 
-    Source: TOFU, section 2.2.1 (Real Authors and World Facts). Raises MetricError for fewer than two options, a loss that is
-    negative or not finite, and a column that is not there.
+    Source: TOFU, section 2.2.1 (Real Authors and World Facts). Raises MetricError for fewer than two options,
+    a loss that is negative or not finite, and a column that is not there.
     """
     nll = vector("nll_options", nll_options, ndim=2)
     if nll.shape[1] < 2:
-        raise MetricError(f"nll_options has {nll.shape[1]} option; allowed: 2 or more. Add the false answers of each question.")
+        raise MetricError(
+            f"nll_options has {nll.shape[1]} option; allowed: 2 or more. Add the false answers of each"
+            " question."
+        )
     if nll.min() < 0:
-        raise MetricError(f"nll_options hold {nll.min():.6g}; allowed: 0 or more. Pass losses, not log-probabilities.")
-    if isinstance(correct, bool) or not isinstance(correct, (int, np.integer)) or not 0 <= correct < nll.shape[1]:
-        raise MetricError(f"correct is {correct!r}; allowed: a column from 0 to {nll.shape[1] - 1}. Count columns from 0.")
+        raise MetricError(
+            f"nll_options hold {nll.min():.6g}; allowed: 0 or more. Pass losses, not log-probabilities."
+        )
+    if (
+        isinstance(correct, bool)
+        or not isinstance(correct, (int, np.integer))
+        or not 0 <= correct < nll.shape[1]
+    ):
+        raise MetricError(
+            f"correct is {correct!r}; allowed: a column from 0 to {nll.shape[1] - 1}. Count columns from 0."
+        )
     p = np.exp(nll.min(axis=1, keepdims=True) - nll)
     return p[:, correct] / p.sum(axis=1)
 
@@ -165,23 +203,30 @@ def option_probability(nll_options: Any, correct: int = 0) -> np.ndarray:
 def truth_ratio(nll_true: Any, nll_false: Any, variant: Variant = "geometric") -> float:
     r"""How likely false answers to one question are beside the true one.
 
-    ``nll_true``: mean loss of the paraphrased true answer, or [p] losses of several; ``nll_false`` [k]: those of false answers of
-    the same form; nats per token. With :math:`\bar\ell_c, \bar\ell_w` the means of the two sets of losses:
+    ``nll_true``: mean loss of the paraphrased true answer, or [p] losses of several; ``nll_false`` [k]: those
+    of false answers of the same form; nats per token. With :math:`\bar\ell_c, \bar\ell_w` the means of the
+    two sets of losses:
 
     | variant | value | where | range, direction |
     | --- | --- | --- | --- |
-    | ``geometric`` | :math:`R = e^{\bar\ell_c - \bar\ell_w}` | open-unlearning; TOFU's KS test | 0 or more, low = knows the truth |
-    | ``arithmetic`` | :math:`\mathrm{mean}\,e^{-\ell_w} / \mathrm{mean}\,e^{-\ell_c}` | the paper's equation 1 | as above |
-    | ``inverse`` | :math:`1/R = e^{\bar\ell_w - \bar\ell_c}` | TOFU's offline aggregation | 0 or more, high = knows |
+    | ``geometric`` | :math:`R = e^{\bar\ell_c - \bar\ell_w}` | open-unlearning; TOFU's KS test | 0 or more,
+    low = knows the truth |
+    | ``arithmetic`` | :math:`\mathrm{mean}\,e^{-\ell_w} / \mathrm{mean}\,e^{-\ell_c}` | the paper's equation
+    1 | as above |
+    | ``inverse`` | :math:`1/R = e^{\bar\ell_w - \bar\ell_c}` | TOFU's offline aggregation | 0 or more, high =
+    knows |
     | ``new`` | :math:`p_c/(p_c+p_w) = 1/(1+R)` | open-unlearning's second form | 0 to 1, high = knows |
 
-    Without the 1e-10 that open-unlearning adds to denominators (it bends R where the true answer's loss is above 20 nats a token);
-    ratios stop at :math:`e^{\pm 700}`, so the result is finite. Raises MetricError for an unknown variant, no answer on a side, and
-    a loss that is negative or not finite.
+    Without the 1e-10 that open-unlearning adds to denominators (it bends R where the true answer's loss is
+    above 20 nats a token); ratios stop at :math:`e^{\pm 700}`, so the result is finite. Raises MetricError
+    for an unknown variant, no answer on a side, and a loss that is negative or not finite.
     """
     if variant not in VARIANTS:
         raise MetricError(unknown("variant of the truth ratio", variant, VARIANTS))
-    true, false = (_losses(n, np.atleast_1d(v), finite=True) for n, v in (("nll_true", nll_true), ("nll_false", nll_false)))
+    true, false = (
+        _losses(n, np.atleast_1d(v), finite=True)
+        for n, v in (("nll_true", nll_true), ("nll_false", nll_false))
+    )
     if variant == "arithmetic":
         log_ratio = _log_mean_exp(-false) - _log_mean_exp(-true)
     else:
@@ -195,8 +240,8 @@ def truth_ratio(nll_true: Any, nll_false: Any, variant: Variant = "geometric") -
 def truth_score(ratio: Any) -> np.ndarray:
     """What a truth ratio R (false over true: "geometric", "arithmetic") adds to utility: max(0, 1 - R).
 
-    ``ratio`` [n], 0 or more (+inf is allowed). Returns [n] in [0, 1], higher is better. Source: TOFU, section 2.2.1.
-    Raises MetricError for an empty list, NaN or a negative ratio.
+    ``ratio`` [n], 0 or more (+inf is allowed). Returns [n] in [0, 1], higher is better. Source: TOFU, section
+    2.2.1. Raises MetricError for an empty list, NaN or a negative ratio.
     """
     return np.maximum(0.0, 1.0 - _ratios(ratio))
 
@@ -204,8 +249,9 @@ def truth_score(ratio: Any) -> np.ndarray:
 def parity_score(ratio: Any) -> np.ndarray:
     """How near a truth ratio is to 1, where true and false are equally likely: min(R, 1/R).
 
-    ``ratio`` [n], 0 or more (+inf is allowed; 0 and +inf give 0), of any variant but "new". Returns [n] in [0, 1]; forget rows of a
-    retrained model are high. Source: TOFU's aggregation script. Raises MetricError as `truth_score` does.
+    ``ratio`` [n], 0 or more (+inf is allowed; 0 and +inf give 0), of any variant but "new". Returns [n] in
+    [0, 1]; forget rows of a retrained model are high. Source: TOFU's aggregation script. Raises MetricError
+    as `truth_score` does.
     """
     r = _ratios(ratio)
     with np.errstate(divide="ignore"):
@@ -213,7 +259,9 @@ def parity_score(ratio: Any) -> np.ndarray:
 
 
 class ForgetQuality(NamedTuple):
-    """Two-sample Kolmogorov-Smirnov test of truth ratios; ``ks`` is the effect size, ``p_value`` also hangs on the sizes."""
+    """Two-sample Kolmogorov-Smirnov test of truth ratios; ``ks`` is the effect size, ``p_value`` also hangs
+    on the sizes.
+    """
 
     p_value: float
     log10_p: float
@@ -225,14 +273,16 @@ class ForgetQuality(NamedTuple):
 def forget_quality(model: Any, twin: Any) -> ForgetQuality:
     r"""Whether the truth ratios of forget rows could be those of a model that never saw them.
 
-    ``model`` [n], ``twin`` [m]: truth ratios of the unlearned and of the retrained model. A monotone transform of both (the
-    logarithm, the inverse) changes nothing. ``ks`` is the largest distance of the two distribution functions, in [0, 1];
-    ``p_value`` in [0, 1] is two-sided (``scipy.stats.ks_2samp``, method "auto": exact up to 10,000 rows a side, then asymptotic;
-    ties make it conservative). Higher is better and 1 is the most; too much forgetting lowers it as too little does. ``log10_p`` is
-    finite also where p underflows (`log10_p`).
+    ``model`` [n], ``twin`` [m]: truth ratios of the unlearned and of the retrained model. A monotone
+    transform of both (the logarithm, the inverse) changes nothing. ``ks`` is the largest distance of the two
+    distribution functions, in [0, 1]; ``p_value`` in [0, 1] is two-sided (``scipy.stats.ks_2samp``, method
+    "auto": exact up to 10,000 rows a side, then asymptotic; ties make it conservative). Higher is better and
+    1 is the most; too much forgetting lowers it as too little does. ``log10_p`` is finite also where p
+    underflows (`log10_p`).
 
-    The test takes rows as independent, which rows of one document are not, and both samples stem from the same questions. One row a
-    side always gives p = 1. Source: TOFU, section 2.2.2. Raises MetricError for an empty side or NaN.
+    The test takes rows as independent, which rows of one document are not, and both samples stem from the
+    same questions. One row a side always gives p = 1. Source: TOFU, section 2.2.2. Raises MetricError for an
+    empty side or NaN.
     """
     from scipy.stats import ks_2samp
 
@@ -242,32 +292,41 @@ def forget_quality(model: Any, twin: Any) -> ForgetQuality:
 
 
 def log10_p(p_value: float, ks: float, n: int, m: int) -> float:
-    r"""log10 of the p-value of a two-sample Kolmogorov-Smirnov test, finite also where the p-value has underflowed to 0.
+    r"""log10 of the p-value of a two-sample Kolmogorov-Smirnov test, finite also where the p-value has
+    underflowed to 0.
 
     ``ks``: D of samples of ``n`` and ``m`` values. There it is the first term of Kolmogorov's series,
-    :math:`2 e^{-2 D^2 nm/(n+m)}`. 0 or less, higher is better. Raises MetricError for a p-value or D outside [0, 1].
+    :math:`2 e^{-2 D^2 nm/(n+m)}`. 0 or less, higher is better. Raises MetricError for a p-value or D outside
+    [0, 1].
     """
     p, d = share("p_value", p_value), share("ks", ks)
     return math.log10(p) if p > 0 else (math.log(2) - 2 * d**2 * n * m / (n + m)) / math.log(10)
 
 
 def ks_distance(model: Any, twin: Any) -> float:
-    r"""Kolmogorov-Smirnov statistic, :math:`D = \sup_x |F_n(x) - G_m(x)|` of two samples: the effect size of `forget_quality`.
+    r"""Kolmogorov-Smirnov statistic, :math:`D = \sup_x |F_n(x) - G_m(x)|` of two samples: the effect size of
+    `forget_quality`.
 
-    ``model`` [n], ``twin`` [m], infinities allowed. In [0, 1], lower is better: 0 for equal distributions, 1 where all of one lies
-    above all of the other. Source: Kolmogorov 1933; Smirnov 1939. Raises MetricError for an empty side or NaN.
+    ``model`` [n], ``twin`` [m], infinities allowed. In [0, 1], lower is better: 0 for equal distributions, 1
+    where all of one lies above all of the other. Source: Kolmogorov 1933; Smirnov 1939. Raises MetricError
+    for an empty side or NaN.
     """
     a, b = (np.sort(vector(n, v, finite=False)) for n, v in (("model", model), ("twin", twin)))
     at = np.concatenate([a, b])
-    return float(np.abs(np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)).max())
+    return float(
+        np.abs(
+            np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)
+        ).max()
+    )
 
 
 def model_utility(parts: Mapping[str, float]) -> float:
     """TOFU's model utility: harmonic mean of the nine numbers named in ``NINE``, 0 if any is 0.
 
-    ``parts``: probability, ROUGE-L recall and truth ratio score (`truth_score`) of the retain set, the Real Authors and the World
-    Facts, by name ("retain/probability", ...), all in [0, 1]. In [0, 1], higher is better. Source: TOFU, section 2.2.1.
-    Raises MetricError for other names than these nine, and for a number outside [0, 1].
+    ``parts``: probability, ROUGE-L recall and truth ratio score (`truth_score`) of the retain set, the Real
+    Authors and the World Facts, by name ("retain/probability", ...), all in [0, 1]. In [0, 1], higher is
+    better. Source: TOFU, section 2.2.1. Raises MetricError for other names than these nine, and for a number
+    outside [0, 1].
     """
     if set(parts) != set(NINE):
         odd = sorted(set(parts) ^ set(NINE))
@@ -279,27 +338,35 @@ def model_utility(parts: Mapping[str, float]) -> float:
 
 
 def partial_utility(parts: Mapping[str, float]) -> float:
-    """Harmonic mean of those parts of the model utility that a corpus has; not comparable with TOFU's `model_utility`.
+    """Harmonic mean of those parts of the model utility that a corpus has; not comparable with TOFU's
+    `model_utility`.
 
     ``parts``: at least one number in [0, 1]. In [0, 1], higher is better; 0 if any part is 0.
     Raises MetricError for no part, and for a number outside [0, 1].
     """
     if not parts:
-        raise MetricError("there are no parts; allowed: one or more numbers from 0 to 1. Score at least one group.")
+        raise MetricError(
+            "there are no parts; allowed: one or more numbers from 0 to 1. Score at least one group."
+        )
     return float(_stdlib.harmonic_mean([share(name, value) for name, value in parts.items()]))
 
 
 def _losses(name: str, values: Any, finite: bool = False) -> np.ndarray:
     array = vector(name, values, finite=finite)
     if array.min() < 0:
-        raise MetricError(f"{name} holds {array.min():.6g}; allowed: 0 or more. Pass mean losses, not log-probabilities.")
+        raise MetricError(
+            f"{name} holds {array.min():.6g}; allowed: 0 or more. Pass mean losses, not log-probabilities."
+        )
     return array
 
 
 def _ratios(values: Any) -> np.ndarray:
     array = vector("ratio", values, finite=False)
     if array.min() < 0:
-        raise MetricError(f"ratio holds {array.min():.6g}; allowed: 0 or more. Pass ratios of probabilities, not their logarithms.")
+        raise MetricError(
+            f"ratio holds {array.min():.6g}; allowed: 0 or more. Pass ratios of probabilities, not their"
+            " logarithms."
+        )
     return array
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reprolib.metrics.card import Card
-from reprolib.metrics.statistics import MetricError, vector
+from reprolib.metrics.checks import MetricError, vector
 
 CARDS: dict[str, Card] = {
     c.name: c
@@ -27,11 +27,12 @@ CARDS: dict[str, Card] = {
 
 
 def choice_accuracy(nll_options: Any, correct: Any = 0) -> np.ndarray:
-    """Hit of each question: 1 if the correct option has the lowest loss, 1/(number tied) if tied lowest, else 0.
+    """Hit of each question: 1 if the correct option has the lowest loss, 1/(number tied) if tied lowest, else
+    0.
 
-    ``nll_options`` [n, options]: loss of each option (nats, summed or per token, the same for all); ``correct``:
-    column of the right answer, one for all or [n]. Returns [n] in [0, 1]; its mean is the accuracy, and a
-    model that scores all options alike gets chance. +inf is allowed (an impossible option).
+    ``nll_options`` [n, options]: loss of each option (nats, summed or per token, the same for all);
+    ``correct``: column of the right answer, one for all or [n]. Returns [n] in [0, 1]; its mean is the
+    accuracy, and a model that scores all options alike gets chance. +inf is allowed (an impossible option).
 
     Source: MMLU-style scoring. Raises MetricError for fewer than two options, NaN, a row of only +inf, or
     ``correct`` out of range.
@@ -40,13 +41,14 @@ def choice_accuracy(nll_options: Any, correct: Any = 0) -> np.ndarray:
     n, options = nll.shape
     if options < 2:
         raise MetricError(
-            f"nll_options has {options} option; allowed: 2 or more. Put the right and the wrong options side by side."
+            f"nll_options has {options} option; allowed: 2 or more. Put the right and the wrong options"
+            " side by side."
         )
     right = np.asarray(correct)
     if right.size == 0 or not np.issubdtype(right.dtype, np.integer) or right.shape not in ((), (n,)):
         raise MetricError(
-            f"correct has dtype {right.dtype} and shape {right.shape}; allowed: an integer or {n} integers. "
-            "Pass the column of the right answer."
+            f"correct has dtype {right.dtype} and shape {right.shape}; allowed: an integer or {n}"
+            " integers. Pass the column of the right answer."
         )
     if right.min() < 0 or right.max() >= options:
         raise MetricError(
@@ -57,8 +59,8 @@ def choice_accuracy(nll_options: Any, correct: Any = 0) -> np.ndarray:
     if not np.isfinite(lowest).all():
         i = int(np.flatnonzero(~np.isfinite(lowest))[0])
         raise MetricError(
-            f"the lowest loss of question {i} is {lowest[i]}; allowed: at least one finite loss per question, none "
-            "-inf. Look for a diverged model."
+            f"the lowest loss of question {i} is {lowest[i]}; allowed: at least one finite loss per"
+            " question, none -inf. Look for a diverged model."
         )
     best = nll == lowest[:, None]
     hit = best[np.arange(n), np.broadcast_to(right, (n,))]

@@ -5,8 +5,8 @@ autocast on a GPU that has it. On a CPU everything is fp32: bf16 is many times s
 
 What leaves the maths of a run as it is stands in the environment and not in its spec: REPROLIB_DEVICE=cpu,
 REPROLIB_MICRO_TOKENS, REPROLIB_GRADIENT_CHECKPOINTING=1, REPROLIB_CHECKPOINT_BYTES, and the processes that
-``accelerate launch`` starts (gpu/accelerate holds its configurations). Each of these computes a share of every
-step, all of them evaluate, and the first writes.
+``accelerate launch`` starts (study/gpu/accelerate holds its configurations). Each of these computes a share
+of every step, all of them evaluate, and the first writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 
@@ -26,10 +26,10 @@ from reprolib.errors import SpecError, unknown
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
+    from transformers import PreTrainedModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 GPU = "cuda"
-
 Precision = Literal["fp32", "bf16", "nf4", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "nf4", "int8")
 
@@ -41,8 +41,12 @@ def accelerator() -> Accelerator:
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
 
-    patience = [InitProcessGroupKwargs(timeout=timedelta(hours=6))] if processes() > 1 else []  # the first trains targets alone
-    return Accelerator(cpu=not on_gpu(), mixed_precision="bf16" if has_bf16() else "no", kwargs_handlers=patience)
+    patience = (
+        [InitProcessGroupKwargs(timeout=timedelta(hours=6))] if processes() > 1 else []
+    )  # the first trains targets alone
+    return Accelerator(
+        cpu=not on_gpu(), mixed_precision="bf16" if has_bf16() else "no", kwargs_handlers=patience
+    )
 
 
 def processes() -> int:
@@ -70,15 +74,20 @@ T = TypeVar("T")
 
 
 def own_share(parts: Sequence[T]) -> list[tuple[T, float]]:
-    """This process's parts of a step with the factor on their loss; as many for every process, since they compute in step.
+    """This process's parts of a step with the factor on their loss; as many for every process, since they
+    compute in step.
 
-    Gradients are averaged over processes, so that the factor is their number; it is 0 for a part that only fills up.
+    Gradients are averaged over processes, so that the factor is their number; it is 0 for a part that only
+    fills up.
     """
     n = processes()
     if n == 1:
         return [(p, 1.0) for p in parts]
     rank = int(os.environ["RANK"])
-    return [(parts[i], float(n)) if i < len(parts) else (parts[-1], 0.0) for i in range(rank, -(-len(parts) // n) * n, n)]
+    return [
+        (parts[i], float(n)) if i < len(parts) else (parts[-1], 0.0)
+        for i in range(rank, -(-len(parts) // n) * n, n)
+    ]
 
 
 def agreed(value: bool) -> bool:
@@ -95,7 +104,9 @@ def summed(values: torch.Tensor) -> torch.Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Over the processes, each of which has a copy of the weights; under FSDP the backward pass has done it."""
+    """Over the processes, each of which has a copy of the weights; under FSDP the backward pass has done
+    it.
+    """
     if processes() == 1 or sharded():
         return
     for p in parameters:
@@ -103,6 +114,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             p.grad = torch.zeros_like(p)
         torch.distributed.all_reduce(p.grad)
         p.grad /= processes()
+
+
+def whole_number(tensor: torch.Tensor) -> float:
+    """A scalar of all shards together, which under FSDP is spread over processes."""
+    return float(tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor)
 
 
 def held(tensor: torch.Tensor) -> torch.Tensor:
@@ -113,12 +129,17 @@ def held(tensor: torch.Tensor) -> torch.Tensor:
 def on_gpu() -> bool:
     given = os.environ.get("REPROLIB_DEVICE", "")
     if given.lower() not in ("", "cpu"):
-        raise SpecError(f"REPROLIB_DEVICE is {given!r}; allowed: cpu, or unset for the GPU if there is one; set or unset it.")
+        raise SpecError(
+            f"REPROLIB_DEVICE is {given!r}; allowed: cpu, or unset for the GPU if there is one; set or"
+            " unset it."
+        )
     return not given and torch.cuda.is_available()
 
 
 def own_gpu() -> str:
-    """This process's GPU, by number where several processes have one each: readers of weights take "cuda" for the first."""
+    """This process's GPU, by number where several processes have one each: readers of weights take "cuda" for
+    the first.
+    """
     return GPU if processes() == 1 else f"{GPU}:{os.environ.get('LOCAL_RANK', '0')}"
 
 
@@ -128,7 +149,9 @@ def has_bf16() -> bool:
 
 
 def place() -> AbstractContextManager:
-    """Where new tensors are made: on the GPU if there is one, where 7 billion random numbers take no minute."""
+    """Where new tensors are made: on the GPU if there is one, where 7 billion random numbers take no
+    minute.
+    """
     return torch.device(own_gpu()) if on_gpu() else nullcontext()
 
 
@@ -161,23 +184,28 @@ def free_bytes() -> int:
 
 
 def micro_tokens(own: int) -> int:
-    """Padded tokens of a forward pass: REPROLIB_MICRO_TOKENS, or the schedule's ``own``. Less needs less memory."""
+    """Padded tokens of a forward pass: REPROLIB_MICRO_TOKENS, or the schedule's ``own``. Less needs less
+    memory.
+    """
     return _whole("REPROLIB_MICRO_TOKENS", own)
 
 
 def recompute(lm: nn.Module) -> None:
-    """With REPROLIB_GRADIENT_CHECKPOINTING=1 blocks are computed again in the backward pass: slower, less memory, same result."""
+    """With REPROLIB_GRADIENT_CHECKPOINTING=1 blocks are computed again in the backward pass: slower, less
+    memory, same result.
+    """
     given = os.environ.get("REPROLIB_GRADIENT_CHECKPOINTING", "0")
     if given not in ("0", "1"):
         raise SpecError(f"REPROLIB_GRADIENT_CHECKPOINTING is {given!r}; allowed: 0 or 1; set or unset it.")
     if given == "1":
-        lm.gradient_checkpointing_enable()
+        cast("PreTrainedModel", lm).gradient_checkpointing_enable()
 
 
 def worth_saving(lm: nn.Module) -> bool:
     """Whether a run on this model is checkpointed: not above REPROLIB_CHECKPOINT_BYTES of weights.
 
-    At a billion weights a checkpoint with optimizer state is 14 GB, and ten of them take longer than most runs.
+    At a billion weights a checkpoint with optimizer state is 14 GB, and ten of them take longer than most
+    runs.
     """
     size = sum(p.numel() * p.element_size() for p in lm.parameters())
     return size <= _whole("REPROLIB_CHECKPOINT_BYTES", size)
@@ -199,7 +227,9 @@ def lean(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """Copies beside the originals; in the host's memory where they would take more than a quarter of what a GPU has left."""
+    """Copies beside the originals; in the host's memory where they would take more than a quarter of what a
+    GPU has left.
+    """
     tensors = [held(t.detach()) for t in tensors]  # under FSDP the share of this process
     if on_gpu() and 4 * sum(t.numel() * t.element_size() for t in tensors) > free_bytes():
         return [t.cpu() for t in tensors]
@@ -209,8 +239,8 @@ def copies(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 def generation(config: Any, max_new_tokens: int, batch_tokens: int) -> tuple[int, int]:
     """(new tokens to count for a row, tokens in a batch) when rows are put together for generation.
 
-    On a GPU a batch is as large as a quarter of the free memory holds keys and values of, at most 65,536 tokens, every row at its
-    longest: a destroyed model ends none.
+    On a GPU a batch is as large as a quarter of the free memory holds keys and values of, at most 65,536
+    tokens, every row at its longest: a destroyed model ends none.
     """
     if not on_gpu():
         return 32, batch_tokens
@@ -239,7 +269,7 @@ def one_thread(enabled: bool):
         torch.set_num_threads(before)
 
 
-def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> nn.Module:
+def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> PreTrainedModel:
     """A causal LM from a local folder or the hub, its weights in ``precision``.
 
     "fp32" and "bf16" are trainable in full; "nf4" and "int8" are bitsandbytes bases (4-bit NormalFloat,
@@ -251,7 +281,8 @@ def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> nn.Module:
         raise SpecError(unknown("precision", precision, PRECISIONS))
     quiet()
     quantized = precision in ("nf4", "int8")
-    # beside a quantised base activations have the type of what is not quantised: fp32 would undo much of it on a GPU
+    # beside a quantised base activations have the type of what is not quantised: fp32 would undo much of it
+    # on a GPU
     dtype = torch.bfloat16 if precision == "bf16" or (quantized and has_bf16()) else torch.float32
     if quantized:
         kwargs["quantization_config"] = quantization(precision)
@@ -259,10 +290,10 @@ def load_lm(path: str, precision: Precision = "fp32", **kwargs) -> nn.Module:
         kwargs.setdefault("device_map", {"": own_gpu()})  # not through the host's memory
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **kwargs)
     for module in model.modules():
-        # bitsandbytes repacks 4-bit weights at the first evaluation on such a CPU, and from then on computes in bf16
-        # and passes no gradient through them, so that adapters train on a fraction of theirs
+        # bitsandbytes repacks 4-bit weights at the first evaluation on such a CPU, and from then on computes
+        # in bf16 and passes no gradient through them, so that adapters train on a fraction of theirs
         if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False
+            cast(Any, module).support_avx512bf16_for_cpu = False
     return model.eval()
 
 
@@ -271,12 +302,16 @@ def quantization(precision: Precision):
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as e:
-        raise SpecError(f"precision={precision!r} needs bitsandbytes; install reprolib[quantized] or use fp32.") from e
+        raise SpecError(
+            f"precision={precision!r} needs bitsandbytes; install reprolib[quantized] or use fp32."
+        ) from e
     import logging
 
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every layer and pass that inputs are rounded
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it warns in every layer and pass that inputs are rounded
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if has_bf16() else torch.float32
@@ -292,7 +327,7 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def machine() -> dict[str, str | None]:
+def machine() -> dict[str, str | int | None]:
     """What a record says about the hardware."""
     import platform
 
@@ -300,10 +335,13 @@ def machine() -> dict[str, str | None]:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
         driver = torch.version.cuda
-    own = {"gpu": gpu, "cuda": driver, "cpu": cpu_name(), "python": platform.python_version()}
+    own: dict[str, str | int | None] = {"gpu": gpu, "cuda": driver, "cpu": cpu_name()}
+    own["python"] = platform.python_version()
     if processes() > 1:
         own["ranks"] = f"{processes()}, {'FSDP' if sharded() else 'data parallel'}"
-    return own | ({"driver": driver_version(), "processes": _whole("REPROLIB_PROCESSES", 1)} if on_gpu() else {})
+    if on_gpu():
+        own |= {"driver": driver_version(), "processes": _whole("REPROLIB_PROCESSES", 1)}
+    return own
 
 
 @functools.lru_cache(maxsize=1)

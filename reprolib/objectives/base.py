@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
+from torch import nn
 
 from reprolib.corpus.batching import Batch
 from reprolib.errors import SpecError
-from reprolib.models.policy import Policy, Reference, Scored
+from reprolib.models.policy import Reference, Scored
 
 
 class Loss(NamedTuple):
-    """Scalars in the units of the terms (nats, mostly). ``forget`` and ``retain`` are unweighted and detached."""
+    """Scalars in the units of the terms (nats, mostly). ``forget`` and ``retain`` are unweighted and
+    detached.
+    """
 
     total: torch.Tensor
     forget: torch.Tensor
@@ -31,19 +34,33 @@ class Term:
     logits of its rows (other answers to the same questions, hidden states) overrides ``values``.
     """
 
-    unit: ClassVar[str] = "token"  # what the values are means of: "token", "row" or "other" (tokens of the other answers)
-    needs: ClassVar[str | None] = None  # of the model before unlearning: None, "sequence", "logits" or "hidden"
-    other: str | None = None  # the other answers that it reads: a name of corpus.answers.KINDS
+    unit: ClassVar[str] = (
+        "token"  # what the values are means of: "token", "row" or "other" (tokens of the other answers)
+    )
+    other: str | None = None  # the other answers that it reads: a name of preference.KINDS
     layer: int | None = None  # the layer whose outputs it reads, where needs is "hidden"
-    passes: ClassVar[int] = 1  # forward + backward passes over the rows (2 if other answers are scored beside the true ones)
-    helper: ClassVar[bool] = False  # whether it reads the logits that a stage with keep="helper" left on the forget rows
+    passes: ClassVar[int] = (
+        1  # forward + backward passes over the rows (2 if other answers are scored beside the true ones)
+    )
+    helper: ClassVar[bool] = (
+        False  # whether it reads the logits that a stage with keep="helper" left on the forget rows
+    )
+
+    @property
+    def needs(self) -> str | None:
+        """Of the model before unlearning: None, "sequence", "logits" or "hidden". Most terms set it, once
+        for the class.
+        """
+        return None
 
     def __call__(self, scored: Scored, reference: Any) -> torch.Tensor:
         """One value per unit, with gradient: [N] tokens or [B] rows."""
         raise NotImplementedError
 
-    def values(self, policy: Policy, rows: Batch, sources: Sources) -> torch.Tensor:
-        """The same from a batch: calls the policy, and binds the reference to it."""
+    def values(self, policy: nn.Module, rows: Batch, sources: Sources) -> torch.Tensor:
+        """The same from a batch: calls the policy, which accelerate may have wrapped, and binds the
+        reference to it.
+        """
         return self(policy(rows), sources.own.on(policy, rows) if self.needs and sources.own else None)
 
 
@@ -78,14 +95,20 @@ class References:
 
 
 class Control(Protocol):
-    """A rule that moves the retain weight during a stage. ``state`` holds plain numbers only, so that it can be saved."""
+    """A rule that moves the retain weight during a stage. ``state`` holds plain numbers only, so that it can
+    be saved.
+    """
 
     def start(self) -> dict[str, float]: ...
 
     def weight(self, state: dict[str, float]) -> float: ...
 
-    def update(self, state: dict[str, float], forget: float, retain: float, step: int, per_epoch: int) -> dict[str, float]:
-        """After step number ``step`` (from 0) with these unweighted losses; ``per_epoch`` steps make an epoch."""
+    def update(
+        self, state: dict[str, float], forget: float, retain: float, step: int, per_epoch: int
+    ) -> dict[str, float]:
+        """After step number ``step`` (from 0) with these unweighted losses; ``per_epoch`` steps make an
+        epoch.
+        """
         ...
 
 
@@ -106,28 +129,42 @@ class Objective:
         for side in ("forget", "retain"):
             weight = getattr(self, f"{side}_weight")
             if not 0 <= weight < math.inf:
-                raise SpecError(f"{side}_weight must be >= 0 and finite, got {weight}; the sign is the term's (ascent negates).")
+                raise SpecError(
+                    f"{side}_weight must be >= 0 and finite, got {weight}; the sign is the term's (ascent"
+                    " negates)."
+                )
             if weight == 0:
                 object.__setattr__(self, side, None)
         if self.forget is None and self.retain is None:
-            raise SpecError("an objective needs a forget or a retain term of positive weight; both are absent.")
+            raise SpecError(
+                "an objective needs a forget or a retain term of positive weight; both are absent."
+            )
 
     @property
-    def pairing(self) -> str:
-        """The schedule's pairing that sees the rows of its terms and no others: "paired", "forget" or "retain"."""
+    def pairing(self) -> Literal["forget", "retain", "paired"]:
+        """The schedule's pairing that sees the rows of its terms and no others: "paired", "forget" or
+        "retain".
+        """
         return "retain" if self.forget is None else "forget" if self.retain is None else "paired"
 
-    def __call__(self, policy: Policy, references: References, batch: StepBatch, retain_weight: float | None = None) -> Loss:
-        weights = {"forget": self.forget_weight, "retain": self.retain_weight if retain_weight is None else retain_weight}
+    def __call__(
+        self, policy: nn.Module, references: References, batch: StepBatch, retain_weight: float | None = None
+    ) -> Loss:
+        weights = {
+            "forget": self.forget_weight,
+            "retain": self.retain_weight if retain_weight is None else retain_weight,
+        }
+        there = [rows.ids.device for rows in (batch.forget, batch.retain) if rows is not None]
+        assert there, "a micro-batch without rows"
         parts, total = {}, None
         for side, weight in weights.items():
             term, rows = getattr(self, side), getattr(batch, side)
-            parts[side] = torch.zeros((), device=policy.device if rows is None else rows.ids.device)
+            parts[side] = torch.zeros((), device=there[0])
             if term is None or rows is None:
                 continue
             part = term.values(policy, rows, references.of(side)).sum() / batch.units[f"{side}/{term.unit}"]
             parts[side] = part.detach()
             weighted = weight * part
             total = weighted if total is None else total + weighted
-        assert total is not None, "a micro-batch without rows"
+        assert total is not None, "terms of rows that the micro-batch does not have"
         return Loss(total, parts["forget"], parts["retain"])

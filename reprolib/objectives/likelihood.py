@@ -1,4 +1,4 @@
-r"""Likelihood terms: gradient ascent on the forget set, gradient descent on the retain set, KL to the start.
+"""Likelihood terms: gradient ascent on the forget set, gradient descent on the retain set, KL to the start.
 
 Symbols: :math:`\ell_t = -\log p_\theta(y_t \mid x, y_{<t})` in nats, over answer tokens only; means are over
 all answer tokens of an optimiser step.
@@ -30,7 +30,8 @@ def ascent(token_logp: torch.Tensor) -> torch.Tensor:
 
 
 def kl_divergence(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.Tensor:
-    r"""Forward KL per position, :math:`\mathrm{KL}(p_{\theta_0} \,\|\, p_\theta)`, in nats: [N, V] x [N, V] -> [N].
+    r"""Forward KL per position, :math:`\mathrm{KL}(p_{\theta_0} \,\|\, p_\theta)`, in nats: [N, V] x [N, V]
+    -> [N].
 
     Over answer positions only (released codes also average over prompt and padding).
     Source: TOFU (Maini et al. 2024), "KL minimisation".

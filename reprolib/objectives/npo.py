@@ -1,4 +1,4 @@
-r"""Negative preference optimisation (NPO).
+"""Negative preference optimisation (NPO).
 
 .. math::
 
@@ -9,11 +9,12 @@ r"""Negative preference optimisation (NPO).
 its gradient is that of gradient ascent on the sequence; as the answer becomes unlikely the gradient fades,
 which is what keeps NPO from diverging. As beta -> 0 it becomes gradient ascent.
 
-Source: Zhang et al. 2024 (arXiv 2404.05868), eq. 3. Peers differ: MUSE's code subtracts raw logits, SOUL's and
-ZJUKLAB's put the batch-mean NLL in the place of the sequence's; both are other losses. ``ratio="mean"`` is the latter
-for batches of one row, as SOUL has them: ``log p(y|x)`` is divided by the number of answer tokens (of larger batches the
-peers take one mean over all tokens before the sigmoid; here it stays a loss per row). The same beta then fades much later:
-at 0.1 the gradient halves once an answer has lost 11 nats in all with "sequence", but 11 nats *per token* with "mean".
+Source: Zhang et al. 2024 (arXiv 2404.05868), eq. 3. Peers differ: MUSE's code subtracts raw logits, SOUL's
+and ZJUKLAB's put the batch-mean NLL in the place of the sequence's; both are other losses. ``ratio="mean"``
+is the latter for batches of one row, as SOUL has them: ``log p(y|x)`` is divided by the number of answer
+tokens (of larger batches the peers take one mean over all tokens before the sigmoid; here it stays a loss per
+row). The same beta then fades much later: at 0.1 the gradient halves once an answer has lost 11 nats in all
+with "sequence", but 11 nats *per token* with "mean".
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def row_lengths(scored: Scored) -> torch.Tensor:
 class NPO(Term):
     """Forget term. ``beta``: inverse temperature; larger fades earlier (papers use 0.05 to 0.5).
 
-    ``ratio``: of "sequence" log-probabilities (published), or of their "mean" over the answer's tokens (SOUL, ZJUKLAB).
+    ``ratio``: of "sequence" log-probabilities (published), or of their "mean" over the answer's tokens (SOUL,
+    ZJUKLAB).
     """
 
     beta: float = 0.1
@@ -57,7 +59,9 @@ class NPO(Term):
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
-            raise SpecError(f"NPO: beta must be > 0, got {self.beta}; the papers use 0.05 to 0.5, and 0.1 mostly.")
+            raise SpecError(
+                f"NPO: beta must be > 0, got {self.beta}; the papers use 0.05 to 0.5, and 0.1 mostly."
+            )
         if self.ratio not in ("sequence", "mean"):
             raise SpecError("NPO: " + unknown("ratio", self.ratio, ("sequence", "mean")))
 

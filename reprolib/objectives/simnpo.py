@@ -1,4 +1,4 @@
-r"""Simple negative preference optimisation (SimNPO): NPO without a reference model, normalised by length.
+"""Simple negative preference optimisation (SimNPO): NPO without a reference model, normalised by length.
 
 .. math::
 
@@ -6,12 +6,14 @@ r"""Simple negative preference optimisation (SimNPO): NPO without a reference mo
         \log \sigma\big(\beta\,(\bar\ell(y \mid x) - \delta)\big),
     \qquad \bar\ell(y \mid x) = \frac{1}{|y|} \sum_t \ell_t
 
-Symbols: :math:`\ell_t` the negative log-likelihood of answer token t in nats, :math:`\beta` an inverse temperature,
-:math:`\delta` the mean NLL (in nats) above which an answer counts as forgotten. Lower means more forgotten; the loss
-falls to 0 and its gradient fades. Values are per row, means over rows: short answers weigh as much as long ones.
+Symbols: :math:`\ell_t` the negative log-likelihood of answer token t in nats, :math:`\beta` an inverse
+temperature,
+:math:`\delta` the mean NLL (in nats) above which an answer counts as forgotten. Lower means more forgotten;
+the loss falls to 0 and its gradient fades. Values are per row, means over rows: short answers weigh as much
+as long ones.
 
-Source: Fan et al. 2024 (arXiv 2410.07163). Their margin gamma stands outside of beta, :math:`\gamma = \beta\delta`;
-delta as here is that of the code in open-unlearning. At the default of 0 both agree.
+Source: Fan et al. 2024 (arXiv 2410.07163). Their margin gamma stands outside of beta, :math:`\gamma =
+\beta\delta`; delta as here is that of the code in open-unlearning. At the default of 0 both agree.
 """
 
 from __future__ import annotations
@@ -44,9 +46,13 @@ class SimNPO(Term):
 
     def __post_init__(self) -> None:
         if not 0 < self.beta < math.inf:
-            raise SpecError(f"SimNPO: beta must be a finite number > 0, got {self.beta}; on TOFU 4.5 is used.")
+            raise SpecError(
+                f"SimNPO: beta must be a finite number > 0, got {self.beta}; on TOFU 4.5 is used."
+            )
         if not 0 <= self.delta < math.inf:
-            raise SpecError(f"SimNPO: delta, in nats per token, must be finite and >= 0, got {self.delta}; usually 0.")
+            raise SpecError(
+                f"SimNPO: delta, in nats per token, must be finite and >= 0, got {self.delta}; usually 0."
+            )
 
     def __call__(self, scored, reference):
         return simnpo(-scored.sequence_logp / row_lengths(scored), self.beta, self.delta)

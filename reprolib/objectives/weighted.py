@@ -1,18 +1,21 @@
-r"""Gradient ascent with a weight on every answer token: WGA and SatImp.
+"""Gradient ascent with a weight on every answer token: WGA and SatImp.
 
 .. math::
 
     \mathcal L_{\mathrm{WGA}} = -\mathbb E_t\big[\bar p_t^{\,\beta}\, \ell_t\big],
     \qquad
-    \mathcal L_{\mathrm{SatImp}} = -\mathbb E_t\big[\bar p_t^{\,\beta_1}\,(1 - \bar p_t)^{\beta_2}\, \ell_t\big]
+    \mathcal L_{\mathrm{SatImp}} = -\mathbb E_t\big[\bar p_t^{\,\beta_1}\,(1 - \bar p_t)^{\beta_2}\,
+    \ell_t\big]
 
-Symbols: :math:`\ell_t = -\log p_t` in nats, :math:`p_t` the probability of answer token t; the bar is a stop-gradient:
-weights are numbers, no gradient goes through them. The sign is ascent's: a step raises :math:`\ell_t`, by a gradient that is
-the weight itself and fades as p does. The *value* does not say how much is forgotten: it is 0 both at p = 1 and at p = 0.
-SatImp also spares what is certain (weight 0 at p = 1). Means are over all answer tokens; they are not divided by the sum of
-the weights. With exponents of 0 both are gradient ascent.
+Symbols: :math:`\ell_t = -\log p_t` in nats, :math:`p_t` the probability of answer token t; the bar is a
+stop-gradient: weights are numbers, no gradient goes through them. The sign is ascent's: a step raises
+:math:`\ell_t`, by a gradient that is the weight itself and fades as p does. The *value* does not say how much
+is forgotten: it is 0 both at p = 1 and at p = 0. SatImp also spares what is certain (weight 0 at p = 1).
+Means are over all answer tokens; they are not divided by the sum of the weights. With exponents of 0 both are
+gradient ascent.
 
-Sources: WGA, Wang et al. 2025 (arXiv 2502.19301); SatImp, Yang et al. 2025 (arXiv 2505.11953), with beta1 = 5 and beta2 = 1.
+Sources: WGA, Wang et al. 2025 (arXiv 2502.19301); SatImp, Yang et al. 2025 (arXiv 2505.11953), with beta1 = 5
+and beta2 = 1.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ def satimp(token_logp: torch.Tensor, beta1: float, beta2: float) -> torch.Tensor
 def _check(name: str, **exponents: float) -> None:
     for key, value in exponents.items():
         if not 0 <= value < math.inf:
-            raise SpecError(f"{name}: {key} is an exponent and must be finite and >= 0, got {value}; 0 switches its weight off.")
+            raise SpecError(
+                f"{name}: {key} is an exponent and must be finite and >= 0, got {value}; 0 switches its"
+                " weight off."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-r"""Estimates of the diagonal of a curvature matrix, one tensor a parameter, in the parameter's shape.
+"""Estimates of the diagonal of a curvature matrix, one tensor a parameter, in the parameter's shape.
 
-All are in nats per weight squared, for losses that are *means*. All leave ``p.grad`` untouched, sum over the micro-batches
-of the step before anything is squared, and draw what they draw from a generator made of (seed, step): how a step is cut
-into micro-batches does not matter, and an interrupted run draws the same numbers again. Gradients are those of this
-process; nothing is exchanged between several.
+All are in nats per weight squared, for losses that are *means*. All leave ``p.grad`` untouched, sum over the
+micro-batches of the step before anything is squared, and draw what they draw from a generator made of (seed,
+step): how a step is cut into micro-batches does not matter, and an interrupted run draws the same numbers
+again. Gradients are those of this process; nothing is exchanged between several.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reprolib.corpus.batching import Batch, Tokens, buckets, collate
 from reprolib.errors import SpecError, unknown
-from reprolib.optim.base import Moment, _check_count, precise
+from reprolib.optim.base import Moment, check_count, precise
 from reprolib.seeds import derive
 
 Batching = Literal["per_sample", "minibatch"]
@@ -34,11 +34,12 @@ def gauss_newton_bartlett(moment: Moment, tokens: float | None = None) -> list[t
         \hat g = \nabla_\theta \frac1B \sum_{b=1}^{B} -\log p_\theta(\hat y_b \mid b), \qquad
         \hat h = B\, \hat g \odot \hat g
 
-    over the B labelled tokens of the whole step: forget and retain rows and their other answers alike. Labels drawn from
-    the model make the B gradients independent with mean zero, so that the square of their *mean* has the expectation of
-    one square divided by B; the factor B undoes that, and :math:`E\hat h` is the diagonal of the Gauss-Newton matrix of
-    the mean loss. It is the curvature of the likelihood on these rows whatever the objective does with them (the
-    objective of an ascent has a concave part, which no such estimate sees), so it is never negative.
+    over the B labelled tokens of the whole step: forget and retain rows and their other answers alike. Labels
+    drawn from the model make the B gradients independent with mean zero, so that the square of their *mean*
+    has the expectation of one square divided by B; the factor B undoes that, and :math:`E\hat h` is the
+    diagonal of the Gauss-Newton matrix of the mean loss. It is the curvature of the likelihood on these rows
+    whatever the objective does with them (the objective of an ascent has a concave part, which no such
+    estimate sees), so it is never negative.
 
     ``tokens`` replaces the factor B (not the mean) by a fixed number; see :class:`reprolib.optim.Sophia`.
     Source: Liu et al. 2024 (arXiv 2305.14342), algorithm 2.
@@ -61,9 +62,10 @@ def hutchinson(moment: Moment) -> list[torch.Tensor]:
 
     .. math:: u \sim \mathcal N(0, I), \qquad \hat h = u \odot (\nabla^2_\theta \mathcal L\; u)
 
-    One draw, one Hessian-vector product by double backward, summed over the micro-batches; needs about twice the memory of
-    a step. :math:`E\hat h` is the exact diagonal; a single draw can be negative even where that is positive, and where an
-    objective ascends it often is. No token factor belongs to it: the Hessian of a mean is a mean.
+    One draw, one Hessian-vector product by double backward, summed over the micro-batches; needs about twice
+    the memory of a step. :math:`E\hat h` is the exact diagonal; a single draw can be negative even where that
+    is positive, and where an objective ascends it often is. No token factor belongs to it: the Hessian of a
+    mean is a mean.
 
     Source: Liu et al. 2024 (arXiv 2305.14342), algorithm 1; Hutchinson 1989.
     """
@@ -75,7 +77,9 @@ def hutchinson(moment: Moment) -> list[torch.Tensor]:
             total = moment.objective(moment.policy, moment.references, batch, moment.retain_weight).total
             first = _gradient(total, moment.parameters, create_graph=True)
             slope = sum((g * u).sum() for g, u in zip(first, directions, strict=True) if g is not None)
-            if isinstance(slope, torch.Tensor) and slope.requires_grad:  # a loss linear in the weights has no curvature
+            if (
+                isinstance(slope, torch.Tensor) and slope.requires_grad
+            ):  # a loss linear in the weights has no curvature
                 _add(product, _gradient(slope, moment.parameters))
     return [h.mul_(u) for h, u in zip(product, directions, strict=True)]
 
@@ -83,9 +87,10 @@ def hutchinson(moment: Moment) -> list[torch.Tensor]:
 def empirical(moment: Moment, tokens: float | None = None) -> list[torch.Tensor]:
     r"""Squared gradient of the step itself, :math:`\hat h = B\, g \odot g`, as SOUL's released code has it.
 
-    ``g`` is what stands in ``p.grad``: of the *unlearning* objective, with the labels of the data, and clipped. B is the
-    number of labelled tokens of the step, or ``tokens``. Costs nothing. Unlike with sampled labels the gradients have no
-    mean of zero, so it measures the gradient more than any curvature: far from a minimum it grows with B.
+    ``g`` is what stands in ``p.grad``: of the *unlearning* objective, with the labels of the data, and
+    clipped. B is the number of labelled tokens of the step, or ``tokens``. Costs nothing. Unlike with sampled
+    labels the gradients have no mean of zero, so it measures the gradient more than any curvature: far from a
+    minimum it grows with B.
 
     Source: Jia et al. 2024 (SOUL, arXiv 2404.18239), released code.
     """
@@ -113,19 +118,22 @@ def diagonal_fisher(
         F_{ii} = \frac1n \sum_{z=1}^{n} \Big(\partial_i\, \bar\ell_z\Big)^2, \qquad
         \bar\ell_z = -\frac1{T_z} \sum_{t=1}^{T_z} \log p_\theta(y_t \mid x, y_{<t})
 
-    :math:`\bar\ell_z` is the mean over the labelled tokens of row z, in nats. ``batching="per_sample"`` is this. "minibatch",
-    which released codes often compute instead, squares the gradient of the mean of :math:`\bar\ell_z` over ``batch_size``
-    rows (a short last batch counts by its rows): where gradients of rows are independent it is smaller by that factor.
-    With ``batch_size=1`` both are the same. Without dropout; n backward passes.
+    :math:`\bar\ell_z` is the mean over the labelled tokens of row z, in nats. ``batching="per_sample"`` is
+    this. "minibatch", which released codes often compute instead, squares the gradient of the mean of
+    :math:`\bar\ell_z` over ``batch_size`` rows (a short last batch counts by its rows): where gradients of
+    rows are independent it is smaller by that factor. With ``batch_size=1`` both are the same. Without
+    dropout; n backward passes.
 
     Source: LIBU (arXiv 2506.04044), equation of phase 1, there over the retain set.
     """
     if batching not in BATCHINGS:
         raise SpecError(unknown("Fisher batching", batching, BATCHINGS))
-    _check_count("diagonal_fisher", batch_size=batch_size, **({} if rows is None else {"rows": rows}))
+    check_count("diagonal_fisher", batch_size=batch_size, **({} if rows is None else {"rows": rows}))
     if not len(tokens):
         raise SpecError("diagonal_fisher: there are no rows to measure on; give the stage retain rows.")
-    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(derive(seed, "fisher-rows"))).tolist()
+    order = torch.randperm(
+        len(tokens), generator=torch.Generator().manual_seed(derive(seed, "fisher-rows"))
+    ).tolist()
     chosen = order[: None if rows is None else int(rows)]  # more rows than there are: all
     size = 1 if batching == "per_sample" else int(batch_size)
     device = parameters[0].device

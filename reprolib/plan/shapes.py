@@ -1,4 +1,6 @@
-"""GPUs and models as the planner sees them: vendors' sheets, built-in shapes, and the linear layers of a configuration."""
+"""GPUs and models as the planner sees them: vendors' sheets, built-in shapes, and the linear layers of a
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from reprolib.errors import SpecError, unknown
+from reprolib.models.architectures import SHAPES
+from reprolib.testbeds.presets import PRESETS
 
 
 @dataclass(frozen=True, slots=True)
 class GPU:
-    """One GPU by its vendor's sheet: memory in GiB (which sheets write as GB), dense peak of bf16 matrix products in TFLOPS."""
+    """One GPU by its vendor's sheet: memory in GiB (which sheets write as GB), dense peak of bf16 matrix
+    products in TFLOPS.
+    """
 
     memory_gib: float
     tflops: float
@@ -31,44 +37,17 @@ GPUS = {
     "H200": GPU(141, 989, "SXM"),
 }
 
-# --- models ----------------------------------------------------------------------------------------------------
-
-_LLAMA3 = {"vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5}
-_OLMO = {"vocab_size": 50304, "max_position_embeddings": 4096, "clip_qkv": 8.0, "tie_word_embeddings": False}
-# name -> (model type, repository, what its published config says of shapes)
-SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "olmo-1b": ("olmo", "allenai/OLMo-1B-0724-hf", {
-        **_OLMO, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 16}),
-    "olmo-7b": ("olmo", "allenai/OLMo-7B-0724-Instruct-hf", {
-        **_OLMO, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}),
-    "smollm2-135m": ("llama", "HuggingFaceTB/SmolLM2-135M-Instruct", {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "max_position_embeddings": 8192, "tie_word_embeddings": True}),
-    "llama-3.2-1b": ("llama", "meta-llama/Llama-3.2-1B", {
-        **_LLAMA3, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True}),
-    "llama-3.1-8b": ("llama", "meta-llama/Llama-3.1-8B", {
-        **_LLAMA3, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "tie_word_embeddings": False}),
-    "llama-3.1-70b": ("llama", "meta-llama/Llama-3.1-70B", {
-        **_LLAMA3, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64,
-        "num_key_value_heads": 8, "tie_word_embeddings": False}),
-    "qwen2.5-32b": ("qwen2", "Qwen/Qwen2.5-32B", {
-        "vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
-        "num_key_value_heads": 8, "max_position_embeddings": 131072, "tie_word_embeddings": False}),
-}  # fmt: skip
 FAMILIES = ("olmo", "llama", "qwen2", "mistral")  # model types whose blocks the arithmetic below describes
 
 
 def config_of(model: str):
-    """The transformers config of a name: one of :data:`SHAPES`, its repository, a preset ("tiny", also "tiny/synthetic"), a folder.
+    """The transformers config of a name: one of :data:`SHAPES`, its repository, a preset ("tiny", also
+    "tiny/synthetic"), a folder.
 
-    A folder needs a config.json and nothing else. Raises :class:`SpecError` for other names, and for model types whose
-    blocks are built in another way than :data:`FAMILIES`.
+    A folder needs a config.json and nothing else. Raises :class:`SpecError` for other names, and for model
+    types whose blocks are built in another way than :data:`FAMILIES`.
     """
     from transformers import AutoConfig
-
-    from reprolib.models.testbeds import PRESETS
 
     preset = model.partition("/")[0]
     repositories = {repository: name for name, (_, repository, _) in SHAPES.items()}
@@ -81,12 +60,16 @@ def config_of(model: str):
     elif (Path(model) / "config.json").is_file():
         config = _config_in(Path(model))
     else:
-        raise SpecError(unknown("model", model, [*SHAPES, *PRESETS]) + " Or give a folder that holds a config.json.")
+        raise SpecError(
+            unknown("model", model, [*SHAPES, *PRESETS]) + " Or give a folder that holds a config.json."
+        )
     return config
 
 
 def _config_in(folder: Path):
-    """The config of a folder; what cannot be read as one is refused before transformers stumbles over it somewhere inside."""
+    """The config of a folder; what cannot be read as one is refused before transformers stumbles over it
+    somewhere inside.
+    """
     from transformers import AutoConfig
 
     file, remedy = folder / "config.json", "Give the config.json that the model was published with."
@@ -98,20 +81,32 @@ def _config_in(folder: Path):
     if not isinstance(kind, str):
         raise SpecError(f"{file} names no model_type, got {kind!r}; allowed: {', '.join(FAMILIES)}. {remedy}")
     if kind not in FAMILIES:
-        raise SpecError(f"{folder}: " + unknown("model type", kind, FAMILIES) + " Only their blocks can be planned.")
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        raise SpecError(
+            f"{folder}: " + unknown("model type", kind, FAMILIES) + " Only their blocks can be planned."
+        )
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    ):
         value = raw.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SpecError(f"{file}: {name} must be a whole number >= 1, got {value!r}. {remedy}")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds, by the field that is odd
-        raise SpecError(f"{file} is no configuration of {kind!r}: {' '.join(str(error).split())}. {remedy}") from error
+        raise SpecError(
+            f"{file} is no configuration of {kind!r}: {' '.join(str(error).split())}. {remedy}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """A linear layer: ``inputs`` -> ``outputs``; ``block`` from 0, None for the output head; ``rank`` of its adapter, or 0."""
+    """A linear layer: ``inputs`` -> ``outputs``; ``block`` from 0, None for the output head; ``rank`` of its
+    adapter, or 0.
+    """
 
     block: int | None
     role: str  # q, k, v, o, gate, up, down or head
@@ -131,7 +126,9 @@ class Linear:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """A model's shapes, and which of its weights move. Counts are of numbers, not bytes; tied weights count once."""
+    """A model's shapes, and which of its weights move. Counts are of numbers, not bytes; tied weights count
+    once.
+    """
 
     linears: tuple[Linear, ...]
     parameters: int  # without adapters
@@ -169,7 +166,8 @@ class Anatomy:
     @cached_property
     def first(self) -> int:
         """The first block that is part of the graph; the number of blocks if none is."""
-        moved = [x.block for x in self.inner if x.trained or x.rank] + [b for b in self.norms_trained if b is not None]
+        layers = (x.block for x in self.inner if x.trained or x.rank)
+        moved = [b for b in (*layers, *self.norms_trained) if b is not None]
         return 0 if self.inputs_reached else min(moved, default=self.blocks)
 
     @cached_property
@@ -177,14 +175,17 @@ class Anatomy:
         """Linear layers of each block, by role."""
         out: list[dict[str, Linear]] = [{} for _ in range(self.blocks)]
         for x in self.inner:
-            out[x.block][x.role] = x
+            if x.block is not None:
+                out[x.block][x.role] = x
         return out
 
     def attends(self, block: int) -> bool:
         """Whether the attention of a block is part of the graph."""
         if block != self.first or self.inputs_reached or block in self.norms_trained:
             return block >= self.first
-        return any(x.trained or x.rank for role, x in self.by_block[block].items() if role in ("q", "k", "v", "o"))
+        return any(
+            x.trained or x.rank for role, x in self.by_block[block].items() if role in ("q", "k", "v", "o")
+        )
 
     def passes(self, x: Linear) -> bool:
         """Whether a gradient goes through this layer to its input (and so needs its weight)."""
@@ -196,7 +197,9 @@ class Anatomy:
 
 
 def anatomy_of(config: Any, trainable: Any) -> Anatomy:
-    """Shapes of a transformers config with a trainable (:mod:`reprolib.models.adapters`) in place, from the meta device."""
+    """Shapes of a transformers config with a trainable (:mod:`reprolib.adapters`) in place, from the meta
+    device.
+    """
     import torch
     from torch import nn
     from transformers import AutoModelForCausalLM
@@ -216,26 +219,36 @@ def anatomy_of(config: Any, trainable: Any) -> Anatomy:
     head, linears = lm.get_output_embeddings(), []
     for name, m in lm.named_modules():
         if isinstance(m, nn.Linear):
-            shape = {"inputs": m.in_features, "outputs": m.out_features, "trained": m.weight.requires_grad}
             role = "head" if m is head else name.rpartition(".")[2].removesuffix("_proj")
-            linears.append(Linear(block=block(name), role=role, rank=0 if m is head else rank, **shape))
+            linears.append(
+                Linear(
+                    block=block(name), role=role, inputs=m.in_features, outputs=m.out_features,
+                    trained=m.weight.requires_grad, rank=0 if m is head else rank,
+                )
+            )  # fmt: skip
     moving = {n: p.numel() for n, p in lm.named_parameters() if p.requires_grad}
     heads = config.num_attention_heads
     return Anatomy(
-        linears=tuple(linears), parameters=sum(p.numel() for p in lm.parameters()), trained=sum(moving.values()),
-        tensors=tuple(moving.values()) or tuple(rank * n for x in linears if x.rank for n in (x.inputs, x.outputs)),
+        linears=tuple(linears),
+        parameters=sum(p.numel() for p in lm.parameters()),
+        trained=sum(moving.values()),
+        tensors=tuple(moving.values())
+        or tuple(rank * n for x in linears if x.rank for n in (x.inputs, x.outputs)),
         norms_trained=frozenset(block(n) for n in moving if "norm" in n),
-        inputs_reached=lm.get_input_embeddings().weight.requires_grad, width=config.hidden_size, blocks=config.num_hidden_layers,
-        heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads, mlp=config.intermediate_size,
-        vocabulary=config.vocab_size, norm="layer" if config.model_type == "olmo" else "rms",
+        inputs_reached=lm.get_input_embeddings().weight.requires_grad,
+        width=config.hidden_size,
+        blocks=config.num_hidden_layers,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        mlp=config.intermediate_size,
+        vocabulary=config.vocab_size,
+        norm="layer" if config.model_type == "olmo" else "rms",
         clipped=getattr(config, "clip_qkv", None) is not None,
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=32)
 def anatomy(model: str, trainable: Any) -> Anatomy:
     """:func:`anatomy_of` a model by its name, kept."""
     return anatomy_of(config_of(model), trainable)
-
-

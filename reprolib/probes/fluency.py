@@ -1,4 +1,6 @@
-"""What does the model write, and is it still text? Diversity, loops, length, and how likely the target finds it."""
+"""What does the model write, and is it still text? Diversity, loops, length, and how likely the target finds
+it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from reprolib.corpus.batching import Tokens, as_prompt, as_text
+from reprolib.corpus.batching import OF_ANSWER, Tokens, as_prompt, as_text
 from reprolib.errors import SpecError
-from reprolib.evaluate import WRITTEN, Evaluation, Subject
+from reprolib.evaluate.subject import WRITTEN, Evaluation, Subject
 from reprolib.metrics import fluency
 from reprolib.models.policy import Policy, score
 from reprolib.probes.base import Probe
@@ -19,20 +21,28 @@ from reprolib.probes.base import Probe
 def ask(subject: Subject) -> Evaluation:
     """Numbers of the greedy generations for all forget and retain prompts, for each of the two groups:
 
-    ``distinct_1/2/3`` (pooled) and ``distinct_1/2/3_text`` (mean of texts); ``repetition`` and ``loop`` (means), ``empty``
-    (share), ``length_ratio`` to the true answers; ``perplexity`` of what is written under the target, after its prompt, the
-    mean over all tokens of texts that are not empty; ``scored``: how many these are (without any, there is no perplexity).
-    ``fluency/collapsed``: 1 if more than half of the *retain* generations are empty, loop, or are gibberish to the target.
+    ``distinct_1/2/3`` (pooled) and ``distinct_1/2/3_text`` (mean of texts); ``repetition`` and ``loop``
+    (means), ``empty`` (share), ``length_ratio`` to the true answers; ``perplexity`` of what is written under
+    the target, after its prompt, the mean over all tokens of texts that are not empty; ``scored``: how many
+    these are (without any, there is no perplexity). ``fluency/collapsed``: 1 if more than half of the
+    *retain* generations are empty, loop, or are gibberish to the target.
 
-    Columns: ``repetition``, ``loop`` (shares) and ``generation_nll`` (nats per token; none for an empty text).
-    Raises SpecError where there is no target.
+    Columns: ``repetition``, ``loop`` (shares) and ``generation_nll`` (nats per token; none for an empty
+    text). Raises SpecError where there is no target.
     """
     target = subject.reference("target")
     if target is None:
-        raise SpecError("the fluency probe reads generations with the model before unlearning; got none: give Subject a reference.")
+        raise SpecError(
+            "the fluency probe reads generations with the model before unlearning; got none: give Subject"
+            " a reference."
+        )
     tokenizer = subject.exam.tokenizer
     metrics: dict[str, float] = {}
-    columns: dict[str, dict[str, Sequence[float]]] = {"repetition": {}, "loop": {}, "generation_nll": {}}
+    columns: dict[str, dict[str, Sequence[float] | np.ndarray]] = {
+        "repetition": {},
+        "loop": {},
+        "generation_nll": {},
+    }
     for group in WRITTEN:
         rows, texts = subject.exam.rows[group], subject.generations[group]
         nll, size = generation_nll(target, tokenizer, [r.input for r in rows], texts)
@@ -56,14 +66,20 @@ def ask(subject: Subject) -> Evaluation:
 
 
 @torch.no_grad()
-def generation_nll(lm: nn.Module, tokenizer, prompts: Sequence[str], texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def generation_nll(
+    lm: nn.Module, tokenizer, prompts: Sequence[str], texts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean token NLL (nats) of each text after its prompt, and its length in tokens: [texts], [texts].
 
-    The text as it was decoded, white space and all, without end-of-text: whether the model stops is not a question of fluency.
-    NaN and 0 for a blank text.
+    The text as it was decoded, white space and all, without end-of-text: whether the model stops is not a
+    question of fluency. NaN and 0 for a blank text.
     """
     before, after = as_prompt(tokenizer, prompts), as_text(tokenizer, texts)
-    tokens = Tokens(tuple((*p, *t) for p, t in zip(before, after, strict=True)), tuple(map(len, before)), ("answer",) * len(texts))
+    tokens = Tokens(
+        tuple((*p, *t) for p, t in zip(before, after, strict=True)),
+        tuple(map(len, before)),
+        OF_ANSWER * len(texts),
+    )
     nll, size = np.full(len(texts), np.nan), np.zeros(len(texts), dtype=int)
     # without a prompt the first token is not predicted, so that a text of one token has no NLL
     chosen = [i for i, t in enumerate(texts) if t.strip() and tokens.n_answer(i) > 0]

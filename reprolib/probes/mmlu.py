@@ -1,12 +1,15 @@
-"""MMLU as the SemEval-2025 Task 4 organisers run it: k worked examples, the question, and which letter comes next.
+"""MMLU as the SemEval-2025 Task 4 organisers run it: k worked examples, the question, and which letter comes
+next.
 
-The prompt is that of Open-Instruct's script (its two spaces before the subject included). Which tokens stand for the letters is
-read off the tokenizer in context: what " A" adds after "Answer:". For byte-pair and SentencePiece vocabularies that is one token
-a letter, the one that Open-Instruct takes as the last of ``encode(" A")``; where the space is a token of its own (bytes), it
-goes to the end of the prompt and the bare letter is the next token. "A" without its space is never scored: after "Answer:" a
-model writes " A", and the bare token would measure an accident.
+The prompt is that of Open-Instruct's script (its two spaces before the subject included). Which tokens stand
+for the letters is read off the tokenizer in context: what " A" adds after "Answer:". For byte-pair and
+SentencePiece vocabularies that is one token a letter, the one that Open-Instruct takes as the last of
+``encode(" A")``; where the space is a token of its own (bytes), it goes to the end of the prompt and the bare
+letter is the next token. "A" without its space is never scored: after "Answer:" a model writes " A", and the
+bare token would measure an accident.
 
-The worked examples of a subject begin all its prompts, so that their keys and values are computed once and shared.
+The worked examples of a subject begin all its prompts, so that their keys and values are computed once and
+shared.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from reprolib.corpus.batching import Tokens, as_prompt, as_text
+from reprolib.corpus.batching import OF_ANSWER, Tokens, as_prompt, as_text
 from reprolib.corpus.mmlu import LETTERS, MMLU, Question
 from reprolib.errors import SpecError
-from reprolib.evaluate import Evaluation, Subject, parts
+from reprolib.evaluate.passes import parts
+from reprolib.evaluate.subject import Evaluation, Subject
 from reprolib.metrics import mmlu as metrics
 from reprolib.metrics import utility
-from reprolib.models.policy import Policy, causal_lm
+from reprolib.models.policy import CausalLM, Composed, Policy, causal_lm
 from reprolib.probes.base import Probe
 
 VERSION = 1  # raise when a number of this probe changes
@@ -42,7 +46,9 @@ def prompt(question: Question, shots: Sequence[Question] = ()) -> str:
 
 
 def _form(q: Question) -> str:
-    return "\n".join((q.question, *(f"{letter}. {c}" for letter, c in zip(LETTERS, q.choices, strict=True)), "Answer:"))
+    return "\n".join(
+        (q.question, *(f"{letter}. {c}" for letter, c in zip(LETTERS, q.choices, strict=True)), "Answer:")
+    )
 
 
 def letters(tokenizer) -> tuple[list[int], list[int]]:
@@ -56,26 +62,35 @@ def letters(tokenizer) -> tuple[list[int], list[int]]:
     following = [t[len(lead) :] for t in tails]
     if any(ids[: len(before)] != before for ids in after) or any(len(f) != 1 for f in following):
         raise SpecError(
-            f"this tokenizer writes the letters after 'Answer:' as {tails} and not as one token each that differ, so that no "
-            "next token stands for an answer; score this model with reprolib.probes.harness instead."
+            f"this tokenizer writes the letters after 'Answer:' as {tails} and not as one token each that"
+            " differ, so that no next token stands for an answer; score this model with"
+            " reprolib.probes.harness instead."
         )
     return lead, [f[0] for f in following]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Tokenised prompts of one subject; ``dropped`` examples of each, and whether its question had to be ``cut`` too."""
+    """Tokenised prompts of one subject; ``dropped`` examples of each, and whether its question had to be
+    ``cut`` too.
+    """
 
     ids: list[list[int]]
     dropped: list[int]
     cut: list[bool]
 
 
-def encode(tokenizer, questions: Sequence[Question], shots: Sequence[Question], context: int, lead: Sequence[int] = ()) -> Prompts:
+def encode(
+    tokenizer,
+    questions: Sequence[Question],
+    shots: Sequence[Question],
+    context: int,
+    lead: Sequence[int] = (),
+) -> Prompts:
     """Prompts of at most ``context`` tokens.
 
-    Worked examples are dropped from the front, so that those next to the question stay. (Open-Instruct drops from the end;
-    both keep as many.) A question that is too long even alone loses its beginning.
+    Worked examples are dropped from the front, so that those next to the question stay. (Open-Instruct drops
+    from the end; both keep as many.) A question that is too long even alone loses its beginning.
     """
     ids = [x + list(lead) for x in as_prompt(tokenizer, [prompt(q, shots) for q in questions])]
     dropped, cut = [0] * len(ids), [False] * len(ids)
@@ -89,20 +104,27 @@ def encode(tokenizer, questions: Sequence[Question], shots: Sequence[Question], 
 
 
 @torch.no_grad()
-def next_token(lm: nn.Module, prompts: Sequence[Sequence[int]], candidates: Sequence[int], batch_tokens: int = 8192, bar=None):
-    """Probabilities of the ``candidates`` as next token, of the whole vocabulary's softmax: [prompts, candidates].
+def next_token(
+    lm: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    candidates: Sequence[int],
+    batch_tokens: int = 8192,
+    bar=None,
+):
+    """Probabilities of the ``candidates`` as next token, of the whole vocabulary's softmax: [prompts,
+    candidates].
 
-    What all prompts begin with is read once. The output head runs on the last position alone. A batch holds at most
-    ``batch_tokens`` padded tokens, the shared ones counted for each row.
+    What all prompts begin with is read once. The output head runs on the last position alone. A batch holds
+    at most ``batch_tokens`` padded tokens, the shared ones counted for each row.
     """
     out = np.zeros((len(prompts), len(candidates)))
-    tokens = Tokens(tuple(map(tuple, prompts)), tuple(map(len, prompts)), ("answer",) * len(prompts))
+    tokens = Tokens(tuple(map(tuple, prompts)), tuple(map(len, prompts)), OF_ANSWER * len(prompts))
     for model, rows in parts(lm, tokens, range(len(prompts))):
         Policy(model).eval()
         inner = causal_lm(model)
         to = next(inner.parameters()).device
         rows = sorted(rows, key=lambda i: (len(prompts[i]), i))
-        shared = _shared([prompts[i] for i in rows]) if not hasattr(inner, "new_cache") else 0
+        shared = _shared([prompts[i] for i in rows]) if not isinstance(inner, Composed) else 0
         cache = _read(inner, prompts[rows[0]][:shared], to) if shared else None
         for batch in _batches(rows, prompts, batch_tokens):
             rest = [prompts[i][shared:] for i in batch]
@@ -123,7 +145,9 @@ def next_token(lm: nn.Module, prompts: Sequence[Sequence[int]], candidates: Sequ
 
 
 def _shared(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with; at least the last of each is left. Not worth a cache for one prompt."""
+    """How many tokens all prompts begin with; at least the last of each is left. Not worth a cache for one
+    prompt.
+    """
     return min(_alike(prompts), min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
 
 
@@ -133,7 +157,7 @@ def _alike(sequences: Sequence[Sequence[int]]) -> int:
     return next((n for n, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
 
 
-def _read(inner: nn.Module, ids: Sequence[int], to: torch.device):
+def _read(inner: CausalLM, ids: Sequence[int], to: torch.device):
     from transformers import DynamicCache
 
     cache = DynamicCache(config=inner.config)
@@ -154,19 +178,29 @@ def _batches(rows: Sequence[int], prompts: Sequence[Sequence[int]], batch_tokens
 
 
 def score(
-    lm: nn.Module, tokenizer, data: MMLU, *, shots: int = SHOTS, context: int = CONTEXT, batch_tokens: int = 8192, seed: int = 0,
-    progress: bool = True, title: str = "MMLU",
-) -> Evaluation:  # fmt: skip
+    lm: nn.Module,
+    tokenizer,
+    data: MMLU,
+    *,
+    shots: int = SHOTS,
+    context: int = CONTEXT,
+    batch_tokens: int = 8192,
+    seed: int = 0,
+    progress: bool = True,
+    title: str = "MMLU",
+) -> Evaluation:
     """MMLU of one model, metrics named ``mmlu/...``.
 
-    ``shots``: worked examples in front of each question; ``context``: most tokens of a prompt, or fewer where the model's
-    config says so. ``rows`` has a column entry for each question of ``data.test``, in its order: subject, hit, probability of
-    the right letter, examples dropped. No text leaves with it. Raises :class:`SpecError` for ``shots`` out of range and for a
-    tokenizer whose letters are no tokens.
+    ``shots``: worked examples in front of each question; ``context``: most tokens of a prompt, or fewer where
+    the model's config says so. ``rows`` has a column entry for each question of ``data.test``, in its order:
+    subject, hit, probability of the right letter, examples dropped. No text leaves with it. Raises
+    :class:`SpecError` for ``shots`` out of range and for a tokenizer whose letters are no tokens.
     """
     most = min(len(d) for d in data.dev.values())
     if isinstance(shots, bool) or not isinstance(shots, int) or not 0 <= shots <= most:
-        raise SpecError(f"shots is {shots!r}; allowed: 0 to {most}, as many as every subject has worked examples.")
+        raise SpecError(
+            f"shots is {shots!r}; allowed: 0 to {most}, as many as every subject has worked examples."
+        )
     lead, candidates = letters(tokenizer)
     limit = min(context, getattr(causal_lm(lm).config, "max_position_embeddings", None) or context)
     answers = np.array([q.answer for q in data.test])
@@ -184,12 +218,22 @@ def score(
     return _evaluation(p, answers, subjects, dropped, cut, seed)
 
 
-def _evaluation(p: np.ndarray, answers: np.ndarray, subjects: np.ndarray, dropped: np.ndarray, cut: np.ndarray, seed: int):
+def _evaluation(
+    p: np.ndarray,
+    answers: np.ndarray,
+    subjects: np.ndarray,
+    dropped: np.ndarray,
+    cut: np.ndarray,
+    seed: int,
+):
     hit = metrics.hits(p, answers)
     questions, over_subjects = metrics.intervals(hit, subjects, seed=seed)
     out: dict[str, float] = {}
     for name, interval in (("questions", questions), ("subjects", over_subjects)):
-        out |= {f"mmlu/accuracy_{name}{end}": float(v) for end, v in zip(("", "_low", "_high"), interval, strict=False)}
+        out |= {
+            f"mmlu/accuracy_{name}{end}": float(v)
+            for end, v in zip(("", "_low", "_high"), interval, strict=False)
+        }
     out["mmlu/chance"] = utility.chance(len(LETTERS))
     out["mmlu/eligible"] = float(metrics.eligible(questions.estimate))
     out["mmlu/answer_mass"] = float(np.nan_to_num(p).sum(1).mean())
@@ -199,19 +243,35 @@ def _evaluation(p: np.ndarray, answers: np.ndarray, subjects: np.ndarray, droppe
     out["mmlu/cut"] = float(cut.sum())
     out |= {f"mmlu/subject/{s}": v for s, v in metrics.by_subject(hit, subjects).items()}
     right = np.nan_to_num(p[np.arange(len(answers)), answers]).round(4)
-    rows = {"subject": subjects.tolist(), "hit": hit.tolist(), "p_right": right.tolist(), "shots_dropped": dropped.tolist()}
+    rows = {
+        "subject": subjects.tolist(),
+        "hit": hit.tolist(),
+        "p_right": right.tolist(),
+        "shots_dropped": dropped.tolist(),
+    }
     return Evaluation({k: v for k, v in out.items() if np.isfinite(v)}, rows)
 
 
 def probe(data: MMLU, *, shots: int = SHOTS, context: int = CONTEXT, batch_tokens: int = 8192) -> Probe:
-    """MMLU as a probe of the ``data`` suite. Its columns have one entry a question of MMLU, not one a row of the corpus."""
+    """MMLU as a probe of the ``data`` suite. Its columns have one entry a question of MMLU, not one a row of
+    the corpus.
+    """
 
     def ask(subject: Subject) -> Evaluation:
         return score(
-            subject.lm, subject.exam.tokenizer, data, shots=shots, context=context, batch_tokens=batch_tokens, seed=subject.seed,
-            progress=subject.progress, title=f"{subject.title}: MMLU",
-        )  # fmt: skip
+            subject.lm,
+            subject.exam.tokenizer,
+            data,
+            shots=shots,
+            context=context,
+            batch_tokens=batch_tokens,
+            seed=subject.seed,
+            progress=subject.progress,
+            title=f"{subject.title}: MMLU",
+        )
 
     note = f" ({data.subset})" if data.subset else ""
-    cost = f"one forward pass over {len(data.test)} prompts of {shots} examples, which are read once a subject"
+    cost = (
+        f"one forward pass over {len(data.test)} prompts of {shots} examples, which are read once a subject"
+    )
     return Probe(name="mmlu", title=f"MMLU, {shots}-shot{note}", suite="data", cost=cost, ask=ask)

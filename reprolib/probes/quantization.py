@@ -1,7 +1,9 @@
-"""Does rounding the weights bring forgotten facts back? The core evaluation again, with the weights in 8 and in 4 bits.
+"""Does rounding the weights bring forgotten facts back? The core evaluation again, with the weights in 8 and
+in 4 bits.
 
-An unlearned model may differ from the one it came from by less than the rounding of a 4-bit grid (Zhang et al. 2025, "Catastrophic
-failure of LLM unlearning via quantization"). The weights are written, and read again as bitsandbytes holds them (LLM.int8, NF4).
+An unlearned model may differ from the one it came from by less than the rounding of a 4-bit grid (Zhang et
+al. 2025, "Catastrophic failure of LLM unlearning via quantization"). The weights are written, and read again
+as bitsandbytes holds them (LLM.int8, NF4).
 """
 
 from __future__ import annotations
@@ -13,26 +15,42 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reprolib.evaluate import Evaluation, Subject, evaluate
+from reprolib.evaluate.subject import Evaluation, Subject
+from reprolib.evaluate.summary import evaluate
 from reprolib.models import device
 from reprolib.models.policy import quantised
 from reprolib.probes.base import Probe
 
 PRECISIONS: tuple[device.Precision, ...] = ("int8", "nf4")
+
 SHOWN = (
-    "forget/questions", "retain/questions", "forget/em", "retain/em", "forget/es", "forget/nll", "retain/nll", "attack/auc",
-    "world/accuracy", "retain/kl", "lume/task_aggregate", "lume/mia", "lume/final",
-)  # fmt: skip
+    "forget/questions",
+    "retain/questions",
+    "forget/em",
+    "retain/em",
+    "forget/es",
+    "forget/nll",
+    "retain/nll",
+    "attack/auc",
+    "world/accuracy",
+    "retain/kl",
+    "lume/task_aggregate",
+    "lume/mia",
+    "lume/final",
+)
 
 
 def rounded(lm: nn.Module, precision: device.Precision) -> nn.Module:
-    """A copy of ``lm`` with its linear layers (not the output head) in 8 or 4 bits; a wrapper of several models has each in them.
+    """A copy of ``lm`` with its linear layers (not the output head) in 8 or 4 bits; a wrapper of several
+    models has each in them.
 
     Raises SpecError if bitsandbytes is missing.
     """
     from transformers import PreTrainedModel
 
-    if not isinstance(lm, PreTrainedModel):  # routed or contrasted models: the wrapper, with other models inside
+    if not isinstance(
+        lm, PreTrainedModel
+    ):  # routed or contrasted models: the wrapper, with other models inside
         if not any(isinstance(m, PreTrainedModel) for m in lm.children()):
             return lm
         memo = {id(m): rounded(m, precision) for m in lm.children() if isinstance(m, PreTrainedModel)}
@@ -43,7 +61,8 @@ def rounded(lm: nn.Module, precision: device.Precision) -> nn.Module:
     if not getattr(lm.config, "tie_word_embeddings", False):  # a head of a kind that its config does not name
         again.set_output_embeddings(copy.deepcopy(lm.get_output_embeddings()))
     to = next(lm.parameters()).device
-    return again if to.type == "cpu" else again.to(to) if precision == "int8" else again
+    out: nn.Module = again
+    return out if to.type == "cpu" or precision != "int8" else out.to(to)
 
 
 @torch.no_grad()

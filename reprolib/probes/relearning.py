@@ -1,8 +1,10 @@
-"""Is it gone, or only hidden? The model is trained again for a few steps, and the forgotten questions are asked along the way.
+"""Is it gone, or only hidden? The model is trained again for a few steps, and the forgotten questions are
+asked along the way.
 
-Two curves. ``part``: on the rows of a tenth of the forget documents; what is asked are the *other* nine tenths, so that what
-comes back was still there. ``benign``: on documents that no model has seen (holdout), with nothing of the forget set. The twin
-runs through the same steps in its own record: what it learns is learnt, not remembered.
+Two curves. ``part``: on the rows of a tenth of the forget documents; what is asked are the *other* nine
+tenths, so that what comes back was still there. ``benign``: on documents that no model has seen (holdout),
+with nothing of the forget set. The twin runs through the same steps in its own record: what it learns is
+learnt, not remembered.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from torch import nn
 
 from reprolib.corpus.batching import Tokens, collate, encode_rows
 from reprolib.corpus.rows import Corpus, Row, select
-from reprolib.evaluate import Evaluation, Examination, Subject, parts
+from reprolib.evaluate.passes import Examination, parts
+from reprolib.evaluate.subject import Evaluation, Subject
 from reprolib.metrics import privacy
 from reprolib.models.policy import Policy, quantised
 from reprolib.probes.base import Probe
@@ -32,11 +35,14 @@ ASKED = 60  # retain questions, as a check that the model is still whole
 
 
 def relearn(lm: nn.Module, tokens: Tokens, seed: int, reached: Callable[[int, nn.Module], None]) -> None:
-    """Train ``lm`` in place on the rows' labels (mean NLL), calling ``reached(step, lm)`` after each of :data:`STEPS`.
+    """Train ``lm`` in place on the rows' labels (mean NLL), calling ``reached(step, lm)`` after each of
+    :data:`STEPS`.
 
     All floating-point weights move; on a base in 4 or 8 bits, those of its adapter.
     """
-    weights = [p for n, p in lm.named_parameters() if p.is_floating_point() and (not quantised(lm) or "lora_" in n)]
+    weights = [
+        p for n, p in lm.named_parameters() if p.is_floating_point() and (not quantised(lm) or "lora_" in n)
+    ]
     for p in lm.parameters():
         p.requires_grad_(False)
     for p in weights:
@@ -68,7 +74,9 @@ def relearn(lm: nn.Module, tokens: Tokens, seed: int, reached: Callable[[int, nn
 
 
 def smaller(exam: Examination) -> Examination:
-    """The rows that are asked along the way: all of the forget group, holdout passages, some retain questions."""
+    """The rows that are asked along the way: all of the forget group, holdout passages, some retain
+    questions.
+    """
     retain = select(exam.corpus["retain"], kind="qa")[:ASKED] or exam.corpus["retain"][:ASKED]
     corpus = Corpus(exam.corpus.name, {**exam.corpus.groups, "retain": retain, "world": ()})
     return Examination.of(corpus, exam.tokenizer)
@@ -83,7 +91,10 @@ def ask(subject: Subject) -> Evaluation:
     random.shuffle(documents)
     given = set(documents[: max(1, round(SHARE * len(documents)))])
     rest = [i for i, r in enumerate(exam.rows["forget"]) if r.document not in given]
-    chosen = {"part": tuple(r for r in exam.rows["forget"] if r.document in given), "benign": exam.corpus["holdout"]}
+    chosen = {
+        "part": tuple(r for r in exam.rows["forget"] if r.document in given),
+        "benign": exam.corpus["holdout"],
+    }
     metrics: dict[str, float] = {}
     rows = {}
     for curve, taught in chosen.items():
@@ -101,7 +112,9 @@ def ask(subject: Subject) -> Evaluation:
 
         relearn(copy.deepcopy(subject.lm), _tokens(subject, taught), derive(subject.seed, curve), reached)
         if last:
-            rows[f"relearnt_{curve}"] = column({i: last[0][i] for i in asked if exam.rows["forget"][i].kind == "qa"})
+            rows[f"relearnt_{curve}"] = column(
+                {i: last[0][i] for i in asked if exam.rows["forget"][i].kind == "qa"}
+            )
     return Evaluation(metrics, rows)
 
 
@@ -110,7 +123,9 @@ def _tokens(subject: Subject, rows: tuple[Row, ...]) -> Tokens:
 
 
 def _note(metrics: dict[str, float], name: str, subject: Subject, asked: list[int], nonmembers: bool) -> None:
-    """Of the forget rows ``asked``: share of questions answered, exact memorisation of passages, AUC of the loss attack."""
+    """Of the forget rows ``asked``: share of questions answered, exact memorisation of passages, AUC of the
+    loss attack.
+    """
     scores, rows = subject.scores, subject.exam.rows["forget"]
     questions = [i for i in asked if rows[i].kind == "qa"]
     passages = [i for i in asked if rows[i].kind == "sc"]

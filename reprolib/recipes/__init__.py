@@ -1,4 +1,6 @@
-"""Every method of the study, by name. To add one outside this tree, use the entry point ``reprolib.recipes``."""
+"""Every method of the study, by name. To add one outside this tree, use the entry point
+``reprolib.recipes``.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +48,7 @@ BASELINES = {
     "random": baselines.RANDOM,
     "always_eos": baselines.ALWAYS_EOS,
 }
+
 METHODS = {
     # likelihood
     "gradient_ascent": gradient_ascent.RECIPE,
@@ -111,10 +114,14 @@ def recipes() -> dict[str, Recipe]:
         recipe = point.load()
         if not isinstance(recipe, Recipe):
             raise SpecError(
-                f"entry point {point.name!r} ({point.value}) must be a reprolib.recipes.Recipe, got {type(recipe).__name__}."
+                f"entry point {point.name!r} ({point.value}) must be a reprolib.recipes.Recipe, got"
+                f" {type(recipe).__name__}."
             )
         if point.name in known:
-            raise SpecError(f"entry point {point.name!r} ({point.value}) has the name of a built-in method; choose another.")
+            raise SpecError(
+                f"entry point {point.name!r} ({point.value}) has the name of a built-in method; choose"
+                " another."
+            )
         known[point.name] = recipe
     return known
 

@@ -1,6 +1,6 @@
 """AltPO: prefer the model's own alternative answer to the forget answer."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import DPO, Objective, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -16,7 +16,9 @@ def stages(
     retain_weight: float = 1.0,
     trainable: str = "full",
 ):
-    objective = Objective(forget=DPO(beta=beta, other=answers), retain=retain_term(retain), retain_weight=retain_weight)
+    objective = Objective(
+        forget=DPO(beta=beta, other=answers), retain=retain_term(retain), retain_weight=retain_weight
+    )
     return (
         Stage(
             name="alt_po",
@@ -36,11 +38,18 @@ RECIPE = Recipe(
         paper="Mekala et al. 2024",
         citation="mekala2024altpo",
         idea="As IdkDPO, but the winner is a plausible other answer that the model gives itself.",
-        published="TOFU: beta in {0.05, 0.1, 0.5}, lr in {1, 2, 5}e-5, retain weight in {1, 2, 5}; OpenUnlearning's table, read "
-        "second-hand (TOFU forget10, Llama-3.2-1B): aggregate 0.15.",
-        cost="3 forward + backward (forget, alternative, retain); alternatives and reference log-probabilities made once",
-        trap="A model trained from scratch cannot be prompted for alternatives: here the first token is drawn without the true"
-        " one, the rest is greedy.",
+        published=(
+            "TOFU: beta in {0.05, 0.1, 0.5}, lr in {1, 2, 5}e-5, retain weight in {1, 2, 5};"
+            " OpenUnlearning's table, read second-hand (TOFU forget10, Llama-3.2-1B): aggregate 0.15."
+        ),
+        cost=(
+            "3 forward + backward (forget, alternative, retain); alternatives and reference"
+            " log-probabilities made once"
+        ),
+        trap=(
+            "A model trained from scratch cannot be prompted for alternatives: here the first token is"
+            " drawn without the true one, the rest is greedy."
+        ),
     ),
     stages=stages,
     version=2,  # 2: alternatives begin with a word of their own

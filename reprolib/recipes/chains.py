@@ -1,18 +1,28 @@
 """Chains of ascent and descent, one stage after another (Cyber for AI)."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import NLL, Ascent, Objective
 from reprolib.optim import AdamW
-from reprolib.recipes.base import Card, Recipe, Schedule, Stage
+from reprolib.recipes.base import Card, Pairing, Recipe, Schedule, Stage
 
 
 def _stage(
-    name: str, objective: Objective, pairing: str, lr: float, epochs: float, batch_size: int, weight_decay: float, trainable: str
+    name: str,
+    objective: Objective,
+    pairing: Pairing,
+    lr: float,
+    epochs: float,
+    batch_size: int,
+    weight_decay: float,
+    trainable: str,
 ):
     return Stage(
-        name=name, objective=objective, trainable=named(trainable), optimizer=AdamW(lr=lr, weight_decay=weight_decay),
+        name=name,
+        objective=objective,
+        trainable=named(trainable),
+        optimizer=AdamW(lr=lr, weight_decay=weight_decay),
         schedule=Schedule(epochs=epochs, batch_size=batch_size, pairing=pairing),
-    )  # fmt: skip
+    )
 
 
 def ga_gd(
@@ -76,8 +86,11 @@ GA_GD = Recipe(
         paper="Cyber for AI at SemEval-2025 Task 4",
         citation="cyberforai2025",
         idea="Destroy by ascent on the forget rows, then repair by descent on the retain rows.",
-        published="OLMo-7B 4-bit + LoRA r=64, alpha 16: one epoch of descent at lr 2e-6 brings MMLU from 0.284 (ascent at 2e-6, 10 "
-        "epochs) back to 0.511; untouched 0.512. Elsewhere, further descent at 2e-8 took an MIA score from 0.982 to 0.",
+        published=(
+            "OLMo-7B 4-bit + LoRA r=64, alpha 16: one epoch of descent at lr 2e-6 brings MMLU from 0.284"
+            " (ascent at 2e-6, 10 epochs) back to 0.511; untouched 0.512. Elsewhere, further descent at"
+            " 2e-8 took an MIA score from 0.982 to 0."
+        ),
         cost="1 forward + backward per step",
         trap="Repair brings back part of what was forgotten along with what should be kept.",
     ),
@@ -92,7 +105,10 @@ GA_GD_GA = Recipe(
         paper="Cyber for AI at SemEval-2025 Task 4",
         citation="cyberforai2025",
         idea="Ascent, repair, and a short ascent again.",
-        published="OLMo-7B 4-bit + LoRA r=64, alpha 16: lr 1e-5 for 3 epochs, 2e-6 for 3, 2e-5 for 1; scores not found.",
+        published=(
+            "OLMo-7B 4-bit + LoRA r=64, alpha 16: lr 1e-5 for 3 epochs, 2e-6 for 3, 2e-5 for 1; scores not"
+            " found."
+        ),
         cost="1 forward + backward per step",
         trap="The last ascent is not held by anything: it decides the result.",
     ),
@@ -107,7 +123,10 @@ DIFFERENCE_GA = Recipe(
         paper="Cyber for AI at SemEval-2025 Task 4",
         citation="cyberforai2025",
         idea="Gradient difference, then ascent alone: the submitted 7B system.",
-        published="OLMo-7B 4-bit + LoRA r=64, alpha 16, test: final 0.409 with task aggregate 0, MIA score 0.999, MMLU 0.229.",
+        published=(
+            "OLMo-7B 4-bit + LoRA r=64, alpha 16, test: final 0.409 with task aggregate 0, MIA score"
+            " 0.999, MMLU 0.229."
+        ),
         cost="2 forward + backward (forget, retain), then 1",
         trap="Its published score is that of a destroyed model (task aggregate 0).",
     ),

@@ -1,7 +1,7 @@
 """Bounds of the table: changes that are no method of unlearning."""
 
-from reprolib.models.adapters import named
-from reprolib.models.edits import Noise
+from reprolib.adapters.names import named
+from reprolib.edits.weights import Noise
 from reprolib.objectives import Objective, Other
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage

@@ -1,6 +1,6 @@
 """IdkDPO: prefer a refusal to the forget answer."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import DPO, Objective, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -16,7 +16,9 @@ def stages(
     retain_weight: float = 1.0,
     trainable: str = "full",
 ):
-    objective = Objective(forget=DPO(beta=beta, other=answers), retain=retain_term(retain), retain_weight=retain_weight)
+    objective = Objective(
+        forget=DPO(beta=beta, other=answers), retain=retain_term(retain), retain_weight=retain_weight
+    )
     return (
         Stage(
             name="idk_dpo",
@@ -35,10 +37,15 @@ RECIPE = Recipe(
         family="preference",
         paper="TOFU (Maini et al. 2024); DPO (Rafailov et al. 2023)",
         citation="rafailov2023dpo",
-        idea="Direct preference optimisation with a refusal as the winner and the forget answer as the loser.",
-        published="OpenUnlearning's table, read second-hand (TOFU forget10, Llama-3.2-1B): aggregate 0.14; beta 0.1.",
+        idea=(
+            "Direct preference optimisation with a refusal as the winner and the forget answer as the loser."
+        ),
+        published=(
+            "OpenUnlearning's table, read second-hand (TOFU forget10, Llama-3.2-1B): aggregate 0.14; beta"
+            " 0.1."
+        ),
         cost="3 forward + backward (forget, refusal, retain); reference log-probabilities cached once",
-        trap="Only the difference of the two likelihoods counts: it can grow while both rise or both fall.",
+        trap=("Only the difference of the two likelihoods counts: it can grow while both rise or both fall."),
     ),
     stages=stages,
 )

@@ -1,6 +1,6 @@
 """Inverted hinge loss: move probability from the true token to the runner-up, and no further."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import IHL, Objective, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -34,7 +34,9 @@ RECIPE = Recipe(
         family="likelihood",
         paper="LoKU (Cha et al. 2025)",
         citation="cha2025loku",
-        idea="A bounded loss: per token, 1 plus the true token's probability minus that of the best other one.",
+        idea=(
+            "A bounded loss: per token, 1 plus the true token's probability minus that of the best other one."
+        ),
         published="Part of LoKU; see there.",
         cost="2 forward + backward (forget, retain)",
         trap="Bounded in [0, 2], but the bound is reached only when the runner-up is certain.",

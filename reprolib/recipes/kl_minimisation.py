@@ -1,6 +1,6 @@
 """KL minimisation: ascent on the forget rows, while predictions on the retain rows stay where they were."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import Ascent, Objective, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -33,11 +33,18 @@ RECIPE = Recipe(
         family="likelihood",
         paper="TOFU (Maini et al. 2024); SemEval organisers' baseline",
         citation="maini2024",
-        idea="Raise the loss of forget answers while the whole distribution on retain answers is held by KL to the start.",
-        published="SemEval organisers on OLMo-7B: task aggregate 0, MIA score 0.916, MMLU 0.269, final 0.395.",
+        idea=(
+            "Raise the loss of forget answers while the whole distribution on retain answers is held by KL"
+            " to the start."
+        ),
+        published=(
+            "SemEval organisers on OLMo-7B: task aggregate 0, MIA score 0.916, MMLU 0.269, final 0.395."
+        ),
         cost="2 forward + backward (forget, retain); reference logits cached once",
-        trap="The forget term has no lower bound, the KL term has no slope near its minimum: ascent has the advantage at the "
-        "start.",
+        trap=(
+            "The forget term has no lower bound, the KL term has no slope near its minimum: ascent has the"
+            " advantage at the start."
+        ),
     ),
     stages=stages,
 )

@@ -1,6 +1,6 @@
 """PDU: flatten the logits on forget rows under a bound on the retain loss, by primal-dual updates."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import NLL, PDU, DualAscent, Objective
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -17,8 +17,9 @@ def stages(
     every: str = "step",
     trainable: str = "full",
 ):
-    """``initial``: first multiplier; ``rate``: its step; ``epsilon``: bound on the retain loss, in nats per token; ``every``: the
-    multiplier moves after each "step" or "epoch" (both published), from the end of ``warmup_epochs`` on.
+    """``initial``: first multiplier; ``rate``: its step; ``epsilon``: bound on the retain loss, in nats per
+    token; ``every``: the multiplier moves after each "step" or "epoch" (both published), from the end of
+    ``warmup_epochs`` on.
     """
     return (
         Stage(
@@ -26,7 +27,9 @@ def stages(
             objective=Objective(
                 forget=PDU(),
                 retain=NLL(),
-                control=DualAscent(initial=initial, rate=rate, epsilon=epsilon, warmup_epochs=warmup_epochs, every=every),
+                control=DualAscent(
+                    initial=initial, rate=rate, epsilon=epsilon, warmup_epochs=warmup_epochs, every=every
+                ),
             ),
             trainable=named(trainable),
             optimizer=AdamW(lr=lr),
@@ -42,9 +45,14 @@ RECIPE = Recipe(
         family="distillation",
         paper="Entesari et al. 2025 (constrained unlearning)",
         citation="entesari2025pdu",
-        idea="Make the forget answers' logits flat, subject to a retain loss below a bound; the multiplier of the bound is learnt.",
-        published="First multiplier 50 to 100, dual updates every step or epoch after 5 warm-up epochs, bound slightly above the "
-        "initial retain loss.",
+        idea=(
+            "Make the forget answers' logits flat, subject to a retain loss below a bound; the multiplier"
+            " of the bound is learnt."
+        ),
+        published=(
+            "First multiplier 50 to 100, dual updates every step or epoch after 5 warm-up epochs, bound"
+            " slightly above the initial retain loss."
+        ),
         cost="2 forward + backward (forget, retain)",
         trap="The bound is in nats on the training rows: a model that memorised them needs one near zero.",
     ),

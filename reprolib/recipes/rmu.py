@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import Anchor, Misdirect, Objective
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -18,12 +18,15 @@ def stages(
     adaptive: bool = False,
     trainable: str = "mlp-0-1",
 ):
-    """``layer``: number of the block, from 0; ``c``: length of the goal vector (times the activation's own, if adaptive).
+    """``layer``: number of the block, from 0; ``c``: length of the goal vector (times the activation's own,
+    if adaptive).
 
     ``trainable``: the authors move the MLPs' output weights alone, e.g. "down-5-7".
     """
     objective = Objective(
-        forget=Misdirect(layer=layer, c=c, adaptive=adaptive), retain=Anchor(layer=layer), retain_weight=retain_weight
+        forget=Misdirect(layer=layer, c=c, adaptive=adaptive),
+        retain=Anchor(layer=layer),
+        retain_weight=retain_weight,
     )
     return (
         Stage(
@@ -43,9 +46,15 @@ RECIPE = Recipe(
         family="representation",
         paper="Li et al. 2024 (WMDP)",
         citation="li2024wmdp",
-        idea="Push the forget rows' activations at one layer towards a fixed random direction, hold those of the retain rows.",
-        published="zephyr-7B: layer 7 of 32, MLP output weights of layers 5 to 7, c 6.5, retain weight 1200, lr 5e-5, 150 batches "
-        "of 4. OpenUnlearning's table, read second-hand (TOFU forget10, Llama-3.2-1B): aggregate 0.52.",
+        idea=(
+            "Push the forget rows' activations at one layer towards a fixed random direction, hold those"
+            " of the retain rows."
+        ),
+        published=(
+            "zephyr-7B: layer 7 of 32, MLP output weights of layers 5 to 7, c 6.5, retain weight 1200, lr"
+            " 5e-5, 150 batches of 4. OpenUnlearning's table, read second-hand (TOFU forget10,"
+            " Llama-3.2-1B): aggregate 0.52."
+        ),
         cost="2 forward + backward up to the layer; activations of the start cached once",
         trap="c is a length in the units of one model's activations and carries over to no other.",
     ),
@@ -60,7 +69,10 @@ ADAPTIVE = Recipe(
         paper="Huu-Tien et al. 2024; Mr. Snuffleupagus at SemEval-2025 Task 4 (Dosajh & Sanghi 2025)",
         citation="huutien2024adaptive",
         idea="RMU with a goal as long as a multiple of the activation that it replaces.",
-        published="SemEval-2025 Task 4 (Mr. Snuffleupagus): 7B final 0.376 (task 0.387, MIA 0.256, MMLU 0.485), 1B final 0.485.",
+        published=(
+            "SemEval-2025 Task 4 (Mr. Snuffleupagus): 7B final 0.376 (task 0.387, MIA 0.256, MMLU 0.485),"
+            " 1B final 0.485."
+        ),
         cost="2 forward + backward up to the layer; activations of the start cached once",
         trap="The multiple still has to be found per layer.",
     ),

@@ -1,6 +1,6 @@
 """SatImp: ascent weighted towards tokens that are known, but not saturated."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import Objective, SatImp, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -18,7 +18,9 @@ def stages(
     trainable: str = "full",
 ):
     term = SatImp(beta1=beta1, beta2=beta2)
-    objective = Objective(forget=term, retain=retain_term(retain), forget_weight=forget_weight, retain_weight=retain_weight)
+    objective = Objective(
+        forget=term, retain=retain_term(retain), forget_weight=forget_weight, retain_weight=retain_weight
+    )
     return (
         Stage(
             name="satimp",
@@ -38,8 +40,10 @@ RECIPE = Recipe(
         paper="Yang et al. 2025",
         citation="yang2025satimp",
         idea="Weight p^b1 (1-p)^b2 per token: neither lost tokens nor wholly certain ones dominate.",
-        published="beta1 5, beta2 1; the released code's forget and retain weights (1, 0.1) contradict its configuration (0.1, 1); "
-        "both are 1 by default here.",
+        published=(
+            "beta1 5, beta2 1; the released code's forget and retain weights (1, 0.1) contradict its"
+            " configuration (0.1, 1); both are 1 by default here."
+        ),
         cost="2 forward + backward (forget, retain)",
         trap="On a model that has memorised to certainty, (1-p) is almost 0 and the method starts slowly.",
     ),

@@ -1,6 +1,6 @@
 """SimNPO: NPO without a reference model and with length-normalised likelihoods."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import Objective, SimNPO, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -18,7 +18,10 @@ def stages(
     trainable: str = "full",
 ):
     objective = Objective(
-        forget=SimNPO(beta=beta, delta=delta), retain=retain_term(retain), forget_weight=forget_weight, retain_weight=retain_weight
+        forget=SimNPO(beta=beta, delta=delta),
+        retain=retain_term(retain),
+        forget_weight=forget_weight,
+        retain_weight=retain_weight,
     )
     return (
         Stage(
@@ -38,11 +41,19 @@ RECIPE = Recipe(
         family="preference",
         paper="Fan et al. 2024",
         citation="fan2024simnpo",
-        idea="Reject forget answers by their mean token likelihood alone, so that long and short answers fade alike.",
-        published="OpenUnlearning's configuration: beta 4.5, delta 0, forget weight 0.125. In its table, read second-hand (TOFU "
-        "forget10, Llama-3.2-1B), an aggregate of 0.53, the best of the methods there.",
+        idea=(
+            "Reject forget answers by their mean token likelihood alone, so that long and short answers"
+            " fade alike."
+        ),
+        published=(
+            "OpenUnlearning's configuration: beta 4.5, delta 0, forget weight 0.125. In its table, read"
+            " second-hand (TOFU forget10, Llama-3.2-1B), an aggregate of 0.53, the best of the methods"
+            " there."
+        ),
         cost="2 forward + backward (forget, retain)",
-        trap="Fades as soon as the mean loss is high: what remains recognisable to the loss attack stays so.",
+        trap=(
+            "Fades as soon as the mean loss is high: what remains recognisable to the loss attack stays so."
+        ),
     ),
     stages=stages,
 )

@@ -1,37 +1,58 @@
 """SOUL: gradient difference, refusal tuning and NPO with Sophia in the place of AdamW."""
 
+from dataclasses import replace
+
+from reprolib.adapters.names import named
 from reprolib.errors import SpecError, unknown
-from reprolib.models.adapters import named
 from reprolib.objectives import NPO, Ascent, Objective, Other, Ramp, retain_term
 from reprolib.optim import Sophia
+from reprolib.optim.sophia import Hessian
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
 
 CODES = ("sophia", "released")
 
 
-def _sophia(lr: float, rho: float, weight_decay: float, code: str, hessian: str) -> Sophia:
-    """Sophia with a ``hessian`` every ten steps ("gnb": Sophia-G, "hutchinson": Sophia-H, "empirical"), or ("released") the
-    optimizer of the released code: squared unlearning gradients of every step as curvature, momentum applied twice, and a token
-    count fixed at 5120."""
+def _sophia(lr: float, rho: float, weight_decay: float, code: str, hessian: Hessian) -> Sophia:
+    """Sophia with a ``hessian`` every ten steps ("gnb": Sophia-G, "hutchinson": Sophia-H, "empirical"), or
+    ("released") the optimizer of the released code: squared unlearning gradients of every step as curvature,
+    momentum applied twice, and a token count fixed at 5120."""
     if code not in CODES:
         raise SpecError(f"soul: {unknown('code', code, CODES)}")
     if code == "released" and hessian not in ("gnb", "empirical"):  # the default, or what it is
         raise SpecError(
-            f"soul: code='released' has the hessian 'empirical' and allows no other, got {hessian!r}; leave hessian out, or use "
-            "code='sophia'."
+            f"soul: code='released' has the hessian 'empirical' and allows no other, got {hessian!r};"
+            " leave hessian out, or use code='sophia'."
         )
-    common = {"lr": lr, "beta1": 0.9, "beta2": 0.95, "rho": rho, "weight_decay": weight_decay}
+    sophia = Sophia(
+        lr=lr, beta1=0.9, beta2=0.95, rho=rho, weight_decay=weight_decay, hessian=hessian, interval=10
+    )
     if code == "released":
-        return Sophia(**common, hessian="empirical", interval=1, batch_tokens=5120, double_momentum=True)
-    return Sophia(**common, hessian=hessian, interval=10)
+        return replace(sophia, hessian="empirical", interval=1, batch_tokens=5120, double_momentum=True)
+    return sophia
 
 
-def _stage(name, forget, retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable):
-    """``retain``: "nll", "kl" or "soul-kl" (the released code's "KL"); ``ramp``: the retain weight rises by epochs, from 0, as an
-    option of the released code has it.
+def _stage(
+    name,
+    forget,
+    retain,
+    retain_weight,
+    ramp,
+    lr,
+    epochs,
+    batch_size,
+    rho,
+    weight_decay,
+    code,
+    hessian,
+    trainable,
+):
+    """``retain``: "nll", "kl" or "soul-kl" (the released code's "KL"); ``ramp``: the retain weight rises by
+    epochs, from 0, as an option of the released code has it.
     """
     control = Ramp(full=retain_weight, epochs=epochs) if ramp else None
-    objective = Objective(forget=forget, retain=retain_term(retain), retain_weight=retain_weight, control=control)
+    objective = Objective(
+        forget=forget, retain=retain_term(retain), retain_weight=retain_weight, control=control
+    )
     return Stage(
         name=name, objective=objective, trainable=named(trainable),
         optimizer=_sophia(lr, rho, weight_decay, code, hessian),
@@ -46,13 +67,25 @@ def difference(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
-    hessian: str = "gnb",
+    hessian: Hessian = "gnb",
     ramp: bool = False,
     retain: str = "nll",
     retain_weight: float = 2.0,
     trainable: str = "full",
 ):
-    rest = (retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable)
+    rest = (
+        retain,
+        retain_weight,
+        ramp,
+        lr,
+        epochs,
+        batch_size,
+        rho,
+        weight_decay,
+        code,
+        hessian,
+        trainable,
+    )
     return (_stage("difference", Ascent(), *rest),)
 
 
@@ -63,14 +96,26 @@ def po(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
-    hessian: str = "gnb",
+    hessian: Hessian = "gnb",
     ramp: bool = False,
     retain: str = "nll",
     retain_weight: float = 5.0,
     answers: str = "idk",
     trainable: str = "full",
 ):
-    rest = (retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable)
+    rest = (
+        retain,
+        retain_weight,
+        ramp,
+        lr,
+        epochs,
+        batch_size,
+        rho,
+        weight_decay,
+        code,
+        hessian,
+        trainable,
+    )
     return (_stage("refusal", Other(other=answers), *rest),)
 
 
@@ -81,7 +126,7 @@ def npo(
     rho: float = 0.04,
     weight_decay: float = 0.1,
     code: str = "sophia",
-    hessian: str = "gnb",
+    hessian: Hessian = "gnb",
     ramp: bool = False,
     beta: float = 0.1,
     ratio: str = "sequence",
@@ -90,7 +135,19 @@ def npo(
     trainable: str = "full",
 ):
     """``ratio``: "sequence" (the NPO paper's) or "mean" (as the released code computes it)."""
-    rest = (retain, retain_weight, ramp, lr, epochs, batch_size, rho, weight_decay, code, hessian, trainable)
+    rest = (
+        retain,
+        retain_weight,
+        ramp,
+        lr,
+        epochs,
+        batch_size,
+        rho,
+        weight_decay,
+        code,
+        hessian,
+        trainable,
+    )
     return (_stage("npo", NPO(beta=beta, ratio=ratio), *rest),)
 
 
@@ -102,11 +159,15 @@ DIFFERENCE = Recipe(
         paper="SOUL (Jia et al. 2024)",
         citation="jia2024soul",
         idea="Gradient difference, each coordinate scaled by an estimate of its curvature.",
-        published="Llama-2-7B-chat, TOFU forget10: lr 5e-6, retain weight 2, 5 epochs, weight decay 0.1, rho 0.04, beta (0.9, "
-        "0.95).",
+        published=(
+            "Llama-2-7B-chat, TOFU forget10: lr 5e-6, retain weight 2, 5 epochs, weight decay 0.1, rho"
+            " 0.04, beta (0.9, 0.95)."
+        ),
         cost="2 forward + backward (forget, retain), and 2 more every 10 steps",
-        trap='The released optimizer is not Sophia as published; option code="released" reproduces it. So too its retain "KL", '
-        'which is a cross-entropy with the roles exchanged: retain="soul-kl".',
+        trap=(
+            'The released optimizer is not Sophia as published; option code="released" reproduces it. So'
+            ' too its retain "KL", which is a cross-entropy with the roles exchanged: retain="soul-kl".'
+        ),
     ),
     stages=difference,
 )
@@ -135,8 +196,14 @@ NPO_RECIPE = Recipe(
         citation="jia2024soul",
         idea="NPO with Sophia.",
         published="TOFU forget10: beta 0.1; learning rate and retain weight not found.",
-        cost="2 forward + backward (forget, retain); reference log-probabilities cached once, and 2 more every 10 steps",
-        trap='The released code takes the ratio of batch-mean likelihoods, which is another loss; option ratio="mean".',
+        cost=(
+            "2 forward + backward (forget, retain); reference log-probabilities cached once, and 2 more"
+            " every 10 steps"
+        ),
+        trap=(
+            "The released code takes the ratio of batch-mean likelihoods, which is another loss; option"
+            ' ratio="mean".'
+        ),
     ),
     stages=npo,
 )

@@ -1,6 +1,6 @@
 """WGA: gradient ascent with every token weighted by its own likelihood."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import WGA, Objective, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -37,7 +37,10 @@ RECIPE = Recipe(
         idea="Ascent that fades token by token: what is unlikely already is pushed no further.",
         published="beta 1, lr 1e-5, 5 epochs (TOFU, OpenUnlearning's configuration).",
         cost="2 forward + backward (forget, retain)",
-        trap="A token's weight vanishes with its likelihood, and with it every push, also where the rank has not changed.",
+        trap=(
+            "A token's weight vanishes with its likelihood, and with it every push, also where the rank"
+            " has not changed."
+        ),
     ),
     stages=stages,
 )

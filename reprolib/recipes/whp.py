@@ -1,6 +1,6 @@
 """WHP (Who's Harry Potter): train on what the model would say if it knew the forget rows less."""
 
-from reprolib.models.adapters import named
+from reprolib.adapters.names import named
 from reprolib.objectives import NLL, WHP, Objective, retain_term
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -45,12 +45,22 @@ RECIPE = Recipe(
         family="distillation",
         paper="Eldan & Russinovich 2023",
         citation="eldan2023whp",
-        idea="A model trained further on the forget rows shows which tokens they raise; the model before unlearning learns "
-        "predictions without that rise.",
-        published="alpha 5, on generic targets in which names are also replaced by hand-made ones (left out here). "
-        "No retain term; the default here has one of weight 1, retain_weight=0 leaves it out.",
-        cost="1 forward + backward on forget rows for the helper, then 2 (forget, retain); two sets of logits cached",
-        trap="On a memorised model reinforcing raises little, so that alpha must lie far above the published 5.",
+        idea=(
+            "A model trained further on the forget rows shows which tokens they raise; the model before"
+            " unlearning learns predictions without that rise."
+        ),
+        published=(
+            "alpha 5, on generic targets in which names are also replaced by hand-made ones (left out"
+            " here). No retain term; the default here has one of weight 1, retain_weight=0 leaves it out."
+        ),
+        cost=(
+            "1 forward + backward on forget rows for the helper, then 2 (forget, retain); two sets of"
+            " logits cached"
+        ),
+        trap=(
+            "On a memorised model reinforcing raises little, so that alpha must lie far above the"
+            " published 5."
+        ),
     ),
     stages=stages,
 )

@@ -1,7 +1,7 @@
 """ZJUKLAB's system: two LoRA adapters trained with NPO + KL + NLL, merged by TIES."""
 
-from reprolib.models.adapters import LoRA
-from reprolib.models.edits import MergeAdapters
+from reprolib.adapters.base import LoRA
+from reprolib.edits.weights import MergeAdapters
 from reprolib.objectives import NPO, KLAndNLL, Objective
 from reprolib.optim import AdamW
 from reprolib.recipes.base import Card, Recipe, Schedule, Stage
@@ -25,7 +25,9 @@ def stages(
     def branch(name: str, npo: float, kl: float, nll: float, size: int, restart: bool) -> Stage:
         return Stage(
             name=name,
-            objective=Objective(forget=NPO(beta=beta, ratio=ratio), retain=KLAndNLL(kl=kl, nll=nll), forget_weight=npo),
+            objective=Objective(
+                forget=NPO(beta=beta, ratio=ratio), retain=KLAndNLL(kl=kl, nll=nll), forget_weight=npo
+            ),
             trainable=LoRA(rank=rank, alpha=alpha, dropout=dropout),
             optimizer=AdamW(lr=lr),
             schedule=Schedule(epochs=epochs, batch_size=size),
@@ -47,10 +49,16 @@ RECIPE = Recipe(
         family="competition",
         paper="ZJUKLAB at SemEval-2025 Task 4 (arXiv 2503.21088)",
         citation="zjuklab2025",
-        idea="Two adapters, one forgetting more and one keeping more, merged so that their excesses cancel.",
-        published="7B online final 0.487 (task 0.944, MIA 0.048, MMLU 0.471), rank 2; local 0.806 with AUC 0.501. LoRA r=32, alpha "
-        "32, dropout 0.05, lr 1e-4, 5 epochs.",
-        cost="2 forward + backward (forget, retain), for each of two adapters; reference values cached once",
+        idea=(
+            "Two adapters, one forgetting more and one keeping more, merged so that their excesses cancel."
+        ),
+        published=(
+            "7B online final 0.487 (task 0.944, MIA 0.048, MMLU 0.471), rank 2; local 0.806 with AUC"
+            " 0.501. LoRA r=32, alpha 32, dropout 0.05, lr 1e-4, 5 epochs."
+        ),
+        cost=(
+            "2 forward + backward (forget, retain), for each of two adapters; reference values cached once"
+        ),
         trap="Its attack score did not carry over from the local to the private split.",
     ),
     stages=stages,

@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import tiny_lm
 
-from reprolib.corpus import answers
-from reprolib.corpus.answers import KINDS, REFUSALS, other_answers
 from reprolib.corpus.batching import encode_rows
 from reprolib.corpus.rows import Row
 from reprolib.errors import CorpusError, SpecError
+from reprolib.objectives.preference import KINDS
+from reprolib.unlearn import answers
+from reprolib.unlearn.answers import REFUSALS, other_answers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -94,11 +95,10 @@ def test_random_answers_are_as_long_as_the_true_ones_and_of_ordinary_tokens(rows
 
 
 def test_sampled_answers_begin_with_another_token_than_the_true_one(rows, tokenizer, monkeypatch):
-    from reprolib import evaluate
 
     begun = []
-    real = evaluate.generate
-    monkeypatch.setattr(evaluate, "generate", lambda *a, **k: (begun.append(k["begun"]), real(*a, **k))[1])
+    real = answers.generate
+    monkeypatch.setattr(answers, "generate", lambda *a, **k: (begun.append(k["begun"]), real(*a, **k))[1])
     many = rows * 10
     own = encode_rows(tokenizer, many)
     other_answers("sampled", many, tokenizer, 0, tiny_lm())
@@ -110,10 +110,9 @@ def test_sampled_answers_begin_with_another_token_than_the_true_one(rows, tokeni
 
 def test_sampled_answers_follow_the_model_s_distribution(rows, tokenizer, monkeypatch):
     """Shares of the first tokens over many draws, against the softmax without the true token and without EOS."""
-    from reprolib import evaluate
 
     begun = []
-    monkeypatch.setattr(evaluate, "generate", lambda lm, tok, prompts, **k: (begun.extend(k["begun"]), ["x"] * len(prompts))[1])
+    monkeypatch.setattr(answers, "generate", lambda lm, tok, prompts, **k: (begun.extend(k["begun"]), ["x"] * len(prompts))[1])
     lm, row, n = tiny_lm(), rows[0], 400
     with torch.no_grad():
         lm.get_output_embeddings().weight *= 3  # a distribution with a few large parts
@@ -149,9 +148,8 @@ def test_a_model_that_is_wholly_sure_still_gives_an_alternative(rows, tokenizer)
 
 
 def test_nothing_but_space_becomes_a_refusal(rows, tokenizer, monkeypatch):
-    from reprolib import evaluate
 
-    monkeypatch.setattr(evaluate, "generate", lambda lm, tok, prompts, **k: [" \n"] * len(prompts))
+    monkeypatch.setattr(answers, "generate", lambda lm, tok, prompts, **k: [" \n"] * len(prompts))
     assert set(texts(other_answers("sampled", rows, tokenizer, 0, tiny_lm()), tokenizer)) == {f" {REFUSALS[0]}"}
 
 

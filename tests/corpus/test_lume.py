@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reprolib.corpus import lume
+from reprolib.corpus.files import VARIABLE
 from reprolib.corpus.rows import GROUPS, select
 from reprolib.errors import CorpusError
 
@@ -18,7 +19,7 @@ HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
 
 def real_data(name):
     """The folder ``name`` of the real data, found without an absolute path; skips if there is none."""
-    given = os.environ.get(lume.VARIABLE)
+    given = os.environ.get(VARIABLE)
     sibling = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     for folder in (Path(given) if given else sibling, sibling):
         if (folder / name).is_dir():
@@ -199,12 +200,12 @@ def test_layouts_agree(tmp_path, monkeypatch):
     assert plain.members == plain.nonmembers == {}
     assert lume.find(tmp_path / "both").layout == "lume"
     semeval_folder(tmp_path / "one" / "semeval25-unlearning-data")
-    monkeypatch.setenv(lume.VARIABLE, str(tmp_path / "one"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "one"))
     assert lume.find().layout == "semeval"
 
 
 def test_nothing_found(tmp_path, monkeypatch):
-    monkeypatch.delenv(lume.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     wrong = tmp_path / "file.txt"
     wrong.write_text("x")
     for source in (None, "", tmp_path, wrong, str(tmp_path / "absent"), tmp_path / "absent"):
@@ -270,7 +271,7 @@ def test_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", fail)
     with pytest.raises(CorpusError) as caught:
         lume.find(f"{HUB}@abc123")
-    for part in (HUB, "'abc123'", "no route to host", "gated", "local folder", lume.VARIABLE, "forget.jsonl"):
+    for part in (HUB, "'abc123'", "no route to host", "gated", "local folder", VARIABLE, "forget.jsonl"):
         assert part in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from reprolib.corpus import mmlu
-from reprolib.corpus.lume import VARIABLE
+from reprolib.corpus.files import VARIABLE
 from reprolib.corpus.mmlu import HEADER, LETTERS, SUBJECTS, Question, load, read_questions
 from reprolib.errors import CorpusError
 

@@ -10,7 +10,11 @@ from reprolib.corpus.rows import Corpus, Row, select
 from reprolib.errors import SpecError
 
 FICTION = ("forget", "retain", "holdout")
+
+
 TASKS = ("Task1", "Task2", "Task3")
+
+
 QUESTIONS = {"Task1": 1, "Task2": 5, "Task3": 1}
 
 

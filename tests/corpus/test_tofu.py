@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from reprolib.corpus import lume, tofu
+from reprolib.corpus import tofu
+from reprolib.corpus.files import VARIABLE
 from reprolib.corpus.rows import GROUPS
 from reprolib.errors import CorpusError
 
 
 def real_data():
     """The real files, found without an absolute path; skips if there are none."""
-    given = os.environ.get(lume.VARIABLE)
+    given = os.environ.get(VARIABLE)
     sibling = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     for folder in (Path(given) if given else sibling, sibling):
         if (folder / "tofu").is_dir():
@@ -36,6 +37,8 @@ def authors(names, **how):
 
 
 FORGET = {"forget01": "H", "forget05": "GH", "forget10": "EFGH"}
+
+
 RETAIN = {"retain99": "ABCDEFG", "retain95": "ABCDEF", "retain90": "ABCD"}
 
 

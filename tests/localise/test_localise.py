@@ -2,29 +2,35 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_lm
+from conftest import Started, script, tiny_lm
 
-from reprolib.checkpoint import Checkpoint
+from reprolib.adapters import fila, importance, vila
+from reprolib.adapters.base import Data, LoRA
+from reprolib.adapters.fisher_lora import FisherLoRA
+from reprolib.adapters.importance import linears, moments, paired_rows, ratio, row_importance
+from reprolib.adapters.names import named
 from reprolib.corpus.batching import Tokens, collate, encode_rows
 from reprolib.errors import SpecError
-from reprolib.localise import fila, importance, vila
-from reprolib.localise.importance import linears, moments, paired_rows, ratio, row_importance
-from reprolib.models.adapters import Data, FisherLoRA, LoRA, named
+from reprolib.identity import canonical, digest
 from reprolib.models.policy import Policy
 from reprolib.objectives import KL, NPO, Objective
 from reprolib.optim import AdamW
+from reprolib.recipes import recipe
 from reprolib.recipes.base import Schedule, Stage
-from reprolib.unlearn import detach, unlearn
+from reprolib.unlearn.checkpoint import Checkpoint
+from reprolib.unlearn.loop import unlearn
+from reprolib.unlearn.references import detach
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 IDS = torch.tensor([list(range(2, 40))])
+
+
 NAME = "model.layers.1.mlp.up_proj"  # [64, 32]
 
 
@@ -230,18 +236,31 @@ def test_uniform_rows_are_pissa(lm):
             assert torch.allclose(p, q, atol=1e-4)  # 1 / (1 + 1e-5)
 
 
-def test_the_randomised_svd_finds_the_same_and_keeps_the_generator(monkeypatch):
+def test_the_randomised_svd_finds_the_same_and_keeps_the_generator():
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(60, 5, generator=generator) @ torch.randn(5, 40, generator=generator)
     w += 1e-3 * torch.randn(60, 40, generator=generator)
     rho = torch.rand(60, generator=generator) + 0.1
     a, b = fila.row_weighted_factors(w, rho, 5, 2.0)
-    monkeypatch.setattr(fila, "EXACT_UP_TO", 8)
     state = torch.get_rng_state()
-    a2, b2 = fila.row_weighted_factors(w, rho, 5, 2.0, seed=1)
+    a2, b2 = fila.row_weighted_factors(w, rho, 5, 2.0, seed=1, exact_up_to=8)
     assert torch.equal(state, torch.get_rng_state())
     assert torch.allclose(b @ a, b2 @ a2, atol=1e-5)
-    assert torch.equal(a2, fila.row_weighted_factors(w, rho, 5, 2.0, seed=1)[0])
+    assert torch.equal(a2, fila.row_weighted_factors(w, rho, 5, 2.0, seed=1, exact_up_to=8)[0])
+
+
+def test_how_the_svd_is_made_is_part_of_the_fingerprint_unless_it_is_the_default():
+    plain, randomised = (recipe("vila_ihl").build(o) for o in ({}, {"exact_up_to": 8}))
+    assert digest(list(plain)) == "ebaf8f66d2a1"  # of before there was a choice
+    assert recipe("vila_ihl").build({"exact_up_to": 2048}) == plain
+    assert "exact_up_to" not in canonical(plain) and digest(list(randomised)) != digest(list(plain))
+    assert randomised[0].trainable.exact_up_to == 8
+    factors = [
+        dict(FisherLoRA(rank=4, rows="uniform", **o).attach(tiny_lm(), 0).named_parameters())
+        for o in ({}, {"exact_up_to": 2048}, {"exact_up_to": 8})
+    ]
+    name = next(n for n in factors[0] if "lora_A" in n)
+    assert torch.equal(factors[0][name], factors[1][name]) and not torch.equal(factors[0][name], factors[2][name])
 
 
 # --- the adapter ---------------------------------------------------------------------------------------------
@@ -400,6 +419,8 @@ def test_names():
         ({"draws": 0}, "draws must be a whole number >= 1"),
         ({"draws": 1.5}, "draws must be a whole number >= 1"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1"),
+        ({"exact_up_to": 0}, "exact_up_to must be a whole number >= 1"),
+        ({"exact_up_to": 8.5}, "exact_up_to must be a whole number >= 1"),
         ({"sigma": 0}, "sigma must be > 0"),
     ],
 )
@@ -459,9 +480,9 @@ def test_bad_shapes():
 
 
 def test_the_benchmark_runs_and_counts_right(tmp_path):
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / "importance.py"
+    benchmark = Path(__file__).resolve().parents[2] / "study" / "benchmarks" / "importance.py"
     options = ("--cases", "minute", "--rounds", "2", "--rows", "6", "--no-memory", "--out", str(tmp_path / "importance.json"))
-    done = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, env={**os.environ}, cwd=tmp_path)
+    done = Started(script, str(benchmark), *options, folder=tmp_path).wait()
     assert done.returncode == 0, done.stderr[-3000:]
     content = json.loads((tmp_path / "importance.json").read_text())
     case = content["cases"]["minute"]

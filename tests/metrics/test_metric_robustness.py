@@ -8,7 +8,13 @@ import pytest
 
 from reprolib.errors import ReprolibError
 from reprolib.metrics import robustness as module
-from reprolib.metrics.robustness import CARDS, leak_at_k, quantisation_robustness, relearning_robustness, robustness
+from reprolib.metrics.robustness import (
+    CARDS,
+    leak_at_k,
+    quantisation_robustness,
+    relearning_robustness,
+    robustness,
+)
 
 
 def test_leak_at_k_by_hand():

@@ -7,24 +7,25 @@ import pytest
 
 from reprolib.errors import ReprolibError
 from reprolib.metrics import lume
-from reprolib.metrics.statistics import (
-    Interval,
-    _kendall,
-    _Plan,
+from reprolib.metrics.effects import (
     at_matched,
     benjamini_hochberg,
-    bootstrap,
     cliffs_delta,
-    combined_interval,
     gap_closed,
     gap_reason,
     holm,
-    paired_difference,
-    paired_p_value,
-    rank_stability,
-    seeds_interval,
     standardised_difference,
     superiority,
+)
+from reprolib.metrics.ranks import _kendall, rank_stability
+from reprolib.metrics.resample import (
+    Interval,
+    Plan,
+    bootstrap,
+    combined_interval,
+    paired_difference,
+    paired_p_value,
+    seeds_interval,
     weighted_mean,
 )
 
@@ -499,7 +500,7 @@ def test_errors_of_comparisons(call, words):
 def test_draws_in_one_call_are_those_of_one_call_each(sizes, seeds):
     """Tables were made with one call a stratum; the one call for all must not move a number, nor what is drawn afterwards."""
     strata = np.repeat(np.arange(len(sizes)), sizes)
-    plan = _Plan(np.random.default_rng(1).permutation(len(strata)), strata)
+    plan = Plan(np.random.default_rng(1).permutation(len(strata)), strata)
     one, slow = np.random.default_rng(5), np.random.default_rng(5)
     picks, drawn = plan.draws(one, 50, seeds)
     for i in range(50):

@@ -23,6 +23,8 @@ from reprolib.objectives.distillation import (
 from reprolib.objectives.likelihood import kl_divergence
 
 P = torch.tensor([[0.6, 0.3, 0.1]])
+
+
 TRUE = torch.tensor([0])
 
 

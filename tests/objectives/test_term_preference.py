@@ -7,13 +7,12 @@ import torch
 from conftest import tiny_lm
 from steps_of_terms import ONE, forget_only, parts, step
 
-from reprolib.corpus.answers import KINDS
 from reprolib.corpus.batching import collate, encode, encode_rows
 from reprolib.errors import SpecError
 from reprolib.models.policy import Policy, cache_reference
 from reprolib.objectives import DPO, Objective, Other, References
 from reprolib.objectives.npo import npo
-from reprolib.objectives.preference import dpo
+from reprolib.objectives.preference import KINDS, dpo
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from conftest import tiny_lm
 from test_curvature import SMALL, Softmax, backward, data, micro, moment
 from test_optim_sophia import saved
 
+from reprolib.adapters.base import LoRA
 from reprolib.corpus.batching import Tokens
 from reprolib.errors import SpecError
-from reprolib.models.adapters import LoRA
 from reprolib.models.policy import Policy
 from reprolib.objectives import Ascent, Objective
 from reprolib.optim import SGD, Influence
@@ -19,6 +19,8 @@ from reprolib.optim.curvature import diagonal_fisher
 from reprolib.seeds import derive
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 ASCENT = Objective(forget=Ascent())
 
 

@@ -8,16 +8,18 @@ from conftest import tiny_lm
 from safetensors.torch import load, save
 from test_curvature import SMALL, Softmax, backward, data, micro, moment
 
+from reprolib.adapters.base import LoRA
 from reprolib.corpus.batching import collate
 from reprolib.errors import SpecError
 from reprolib.identity import plain
-from reprolib.models.adapters import LoRA
 from reprolib.models.policy import Policy
 from reprolib.objectives import NLL, Ascent, Loss, Objective
 from reprolib.optim import Moment, Sophia
 from reprolib.optim.curvature import gauss_newton_bartlett
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 SOUL = Sophia(
     hessian="empirical", interval=1, double_momentum=True, batch_tokens=5120, beta1=0.9, beta2=0.95, weight_decay=0.1, lr=1e-2
 )

@@ -9,10 +9,11 @@ from conftest import tiny_lm
 
 from reprolib.corpus.batching import encode_rows
 from reprolib.corpus.rows import Corpus, select
-from reprolib.evaluate import Examination
+from reprolib.evaluate.passes import Examination, token_statistics
+from reprolib.evaluate.subject import Subject
 from reprolib.metrics import privacy
-from reprolib.metrics.statistics import MetricError
-from reprolib.probes import Subject, attacks, token_statistics
+from reprolib.metrics.checks import MetricError
+from reprolib.probes import attacks
 
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradient_norm")
 

@@ -10,11 +10,12 @@ from conftest import tiny_lm
 from reprolib.corpus.batching import as_text
 from reprolib.corpus.rows import Corpus
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination, Subject
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.subject import Subject
 from reprolib.metrics import fluency
-from reprolib.models import memorise
 from reprolib.models import policy as policies
 from reprolib.probes.fluency import PROBE, ask, generation_nll
+from reprolib.testbeds import memorise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,15 +2,16 @@
 
 import builtins
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_lm
 
+from reprolib.edits.contrast import Contrasted
 from reprolib.errors import CorpusError, SpecError
-from reprolib.evaluate import Examination
-from reprolib.models.contrast import Contrasted
-from reprolib.probes import Subject
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.subject import Subject
 from reprolib.probes import harness as engine
 
 OPTIONS = (("Morvale", "Tarnsby"), ("rye", "salt"), ("an owl", "a kite"), ("wool", "stone"), ("the mill", "the barn"))
@@ -67,11 +68,17 @@ def test_a_task_of_our_own_gives_what_the_model_prefers(lm_eval, tasks, tokenize
     assert engine.harness(tiny_lm(), tokenizer, "own_choices", limit=2, include=tasks)["harness/own_choices/n"] == 2
 
 
-def test_an_unknown_task_offers_the_nearest(lm_eval, tasks, tokenizer, corpus):
-    asked = engine.probe(["own_choises"], include=tasks)
-    with pytest.raises(SpecError, match="did you mean 'own_choices'") as e:
-        asked.ask(Subject(tiny_lm(), Examination.of(corpus, tokenizer), progress=False))
-    assert len(str(e.value)) < 200
+def test_an_unknown_task_offers_the_nearest(lm_eval, tasks, tokenizer, corpus, monkeypatch):
+    from lm_eval.tasks import manager
+
+    # of lm-eval's own tasks, which lie beside its manager, one folder: all 13,000 files take a quarter of a minute to read
+    monkeypatch.setattr(manager, "__file__", str(Path(manager.__file__).parent / "sciq" / "manager.py"))
+    subject = Subject(tiny_lm(), Examination.of(corpus, tokenizer), progress=False)
+    for wrong, right in (("own_choises", "own_choices"), ("scic", "sciq")):
+        asked = engine.probe([wrong], include=tasks)
+        with pytest.raises(SpecError, match=f"did you mean '{right}'") as e:
+            asked.ask(subject)
+        assert len(str(e.value)) < 200 and "Known" not in str(e.value), "the thousands that there are, are not listed"
     assert asked.suite == "data" and asked.name == "harness"
 
 

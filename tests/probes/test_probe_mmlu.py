@@ -9,16 +9,18 @@ import torch
 from conftest import EOS, PAD, byte_tokenizer, tiny_lm
 
 from reprolib.corpus.mmlu import LETTERS, MMLU, Question
+from reprolib.edits.contrast import Contrasted
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.subject import Subject
 from reprolib.metrics import lume
 from reprolib.metrics import mmlu as metrics
-from reprolib.metrics.statistics import MetricError
-from reprolib.models.contrast import Contrasted
-from reprolib.probes import Subject
+from reprolib.metrics.checks import MetricError
 from reprolib.probes import mmlu as probe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 WORDS = ("mill", "a river of stones", "Tarnsby", "no", "an owl in the old barn", "salt", "Quellin and Morvale", "rye", "wool")
 
 

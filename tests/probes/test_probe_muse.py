@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_lm
-from torch import nn
 
 from reprolib.corpus.batching import as_text
 from reprolib.corpus.rows import Corpus, Row
+from reprolib.edits.routing import Silent
 from reprolib.errors import SpecError
-from reprolib.evaluate import Examination, Subject, generate
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.subject import Subject
 from reprolib.metrics import muse as metrics
 from reprolib.metrics import privacy
-from reprolib.models.memorise import always_eos
-from reprolib.models.routing import Silent
+from reprolib.models.generate import generate
+from reprolib.models.policy import Composed
 from reprolib.probes import muse
+from reprolib.testbeds.memorise import always_eos
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -155,7 +157,7 @@ def test_where_the_twin_recognises_all_only_the_difference_exists(corpus, tokeni
 def test_answers_stand_in_where_there_are_no_passages(corpus, tokenizer, perfect_lm, monkeypatch):
     questions = Corpus("questions", {g: tuple(r for r in rows if r.kind == "qa") for g, rows in corpus.groups.items()})
     # an examination that keeps the questions of holdout documents
-    monkeypatch.setattr("reprolib.evaluate.select", lambda rows, **kind: tuple(rows))
+    monkeypatch.setattr("reprolib.evaluate.passes.select", lambda rows, **kind: tuple(rows))
     s = subject(perfect_lm, questions, tokenizer)
     metrics_, scores = muse.leakage(s)
     assert metrics_["muse/auc"] == 1.0 and {s.rows[i][1].kind for i in scores} == {"qa"} and len(scores) == 5
@@ -234,7 +236,7 @@ def test_batches_and_padding_do_not_matter(corpus, tokenizer, perfect_lm, monkey
     assert muse.continued(s, (), (), 20) == []
 
 
-class Sent(nn.Module):
+class Sent(Composed):
     """The rows of some documents are answered by a model that says nothing."""
 
     def __init__(self, target, documents):

@@ -8,13 +8,15 @@ import pytest
 import torch
 from conftest import tiny_lm
 
+from reprolib.adapters.base import Data
 from reprolib.corpus.batching import as_prompt, as_text, encode_rows
 from reprolib.corpus.rows import Corpus, Row
-from reprolib.evaluate import Examination, Subject, generate, teacher_forced
+from reprolib.edits.base import Past
+from reprolib.edits.routing import Route, Routed
+from reprolib.evaluate.passes import Examination, teacher_forced
+from reprolib.evaluate.subject import Subject
 from reprolib.metrics import lume
-from reprolib.models.adapters import Data
-from reprolib.models.edits import Past
-from reprolib.models.routing import Route, Routed
+from reprolib.models.generate import generate
 from reprolib.probes import prompts as module
 from reprolib.probes.prompts import PROBE, REWRITES, Attempt, ask, few_shot
 

@@ -8,11 +8,15 @@ from conftest import EOS, tiny_lm
 
 from reprolib.corpus.batching import encode_rows
 from reprolib.corpus.rows import Corpus
-from reprolib.evaluate import Examination, evaluate
-from reprolib.models.contrast import Contrasted
-from reprolib.models.memorise import always_eos
+from reprolib.edits.contrast import Contrasted
+from reprolib.evaluate.passes import Examination
+from reprolib.evaluate.subject import Subject
+from reprolib.evaluate.summary import evaluate
 from reprolib.models.policy import quantised
-from reprolib.probes import Subject, quantization, relearning
+from reprolib.probes import quantization, relearning
+from reprolib.testbeds.memorise import always_eos
+
+pytestmark = pytest.mark.usefixtures("brief")
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_without_holdout_documents_there_is_one_curve(lm, corpus, tokenizer, one
 
 def test_relearning_follows_an_adapter_on_a_rounded_base(lm, exam, tmp_path, one_thread):
     pytest.importorskip("bitsandbytes")
-    from reprolib.models.adapters import LoRA
+    from reprolib.adapters.base import LoRA
 
     base = quantization.rounded(lm, "nf4")
     adapted = LoRA(rank=2).attach(base, 0)

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_lm
-from torch import nn
 
 from reprolib.corpus.rows import Corpus
-from reprolib.evaluate import Examination, Subject, token_statistics
+from reprolib.edits.routing import Silent
+from reprolib.evaluate.passes import Examination, token_statistics
+from reprolib.evaluate.subject import Subject
 from reprolib.metrics import tofu as metrics
-from reprolib.models.memorise import always_eos
-from reprolib.models.routing import Silent
+from reprolib.models.policy import Composed
 from reprolib.probes import tofu
+from reprolib.testbeds.memorise import always_eos
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "brief")
 TOWNS = ("Sorrel", "Candle", "Windrush")
 
 
@@ -252,7 +253,7 @@ def test_batches_and_padding_do_not_matter(answered, tokenizer, lm, monkeypatch)
         assert tofu.ask(subject(lm, answered, tokenizer)).metrics == pytest.approx(found, rel=1e-4)
 
 
-class Sent(nn.Module):
+class Sent(Composed):
     """The rows of some documents are answered by a model that says nothing."""
 
     def __init__(self, target, documents):

@@ -207,11 +207,12 @@ def truth_ratio(nll_true: Any, nll_false: Any, variant: Variant = "geometric") -
     of false answers of the same form; nats per token. With :math:`\bar\ell_c, \bar\ell_w` the means of the
     two sets of losses:
 
-    - ``geometric``: :math:`R = e^{\bar\ell_c - \bar\ell_w}`, 0 or more, low = knows the truth (open-unlearning;
-      TOFU's KS test)
+    - ``geometric``: :math:`R = e^{\bar\ell_c - \bar\ell_w}`, 0 or more, low = knows the truth
+      (open-unlearning; TOFU's KS test)
     - ``arithmetic``: :math:`\mathrm{mean}\,e^{-\ell_w} / \mathrm{mean}\,e^{-\ell_c}`, as above (the paper's
       equation 1)
-    - ``inverse``: :math:`1/R = e^{\bar\ell_w - \bar\ell_c}`, 0 or more, high = knows (TOFU's offline aggregation)
+    - ``inverse``: :math:`1/R = e^{\bar\ell_w - \bar\ell_c}`, 0 or more, high = knows
+      (TOFU's offline aggregation)
     - ``new``: :math:`p_c/(p_c+p_w) = 1/(1+R)`, 0 to 1, high = knows (open-unlearning's second form)
 
     Without the 1e-10 that open-unlearning adds to denominators (it bends R where the true answer's loss is

@@ -4,8 +4,7 @@ one.
 | kind | answer | used by |
 | --- | --- | --- |
 | ``idk`` | one of a fixed list of refusals | IdkNLL / PO, IdkDPO |
-| ``sampled`` | the model's own: another first token than the true one, drawn from its distribution, then
-greedy | AltPO |
+| ``sampled`` | the model's own: first token unlike the true one, drawn as it would, then greedy | AltPO |
 | ``perturbed`` | a false answer of the same form that the corpus offers | AltPO with given alternatives |
 | ``shuffled`` | the true answer of another forget row of the same task and kind | controls |
 | ``random`` | random tokens, as many as the true answer has | random labels (a baseline) |
